@@ -1,0 +1,18 @@
+"""The tables of spec section 3. The constraints here and the SQL files beside the migrations keep the invariants."""
+
+from .allocations import PortAllocation, Status
+from .events import Event
+from .health import Audit, Health, Listener, PortHealthCheck
+from .projects import PortRange, Project
+
+__all__ = [
+    "Audit",
+    "Event",
+    "Health",
+    "Listener",
+    "PortAllocation",
+    "PortHealthCheck",
+    "PortRange",
+    "Project",
+    "Status",
+]

@@ -1,0 +1,210 @@
+"""The read vocabulary: every page, command, API and export reads by these verbs, so a number is the same everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from django.apps import apps
+from django.db import models
+from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q, Subquery, Sum
+from django.db.models.expressions import BaseExpression
+from django.db.models.functions import JSONObject, Now
+
+if TYPE_CHECKING:
+    from .access import Caller
+
+RELEASED, RESERVED, ALLOCATED = "released", "reserved", "allocated"
+
+
+def _rows(name: str) -> models.QuerySet:
+    """The rows of another model of this app: looked up by name, because models import this module."""
+    return apps.get_model("allocations", name)._default_manager.all()
+
+
+def _one_per(rows: models.QuerySet, by: str, value: BaseExpression) -> Subquery:
+    """`value` over those of `rows` whose `by` is the outer row, as a subquery: joins would multiply one another."""
+    return Subquery(rows.filter(**{by: OuterRef("pk")}).order_by().values(by).annotate(n=value).values("n"))
+
+
+def _states() -> JSONObject:
+    """How many allocations are in which state, in one pass over them."""
+    allocated = Q(status=ALLOCATED)
+    return JSONObject(
+        allocated=Count("pk", filter=allocated),
+        reserved=Count("pk", filter=Q(status=RESERVED)),
+        up=Count("pk", filter=allocated & Q(health="up")),
+        down=Count("pk", filter=allocated & Q(health="down")),
+        conflict=Count("pk", filter=allocated & Q(health="conflict")),
+        unknown=Count("pk", filter=allocated & Q(health="unknown")),
+    )
+
+
+def _held_ports() -> JSONObject:
+    """How many port numbers are held, whatever hosts and protocols they are held on."""
+    number = "port_number"
+    return JSONObject(
+        held=Count(number, distinct=True),
+        allocated=Count(number, distinct=True, filter=Q(status=ALLOCATED)),
+        reserved=Count(number, distinct=True, filter=Q(status=RESERVED)),
+    )
+
+
+class ProjectQuerySet(models.QuerySet):
+    """Projects."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those the caller may see."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(pk__in=caller.projects)
+
+    def named(self, text: str) -> Self:
+        """Those whose name contains `text`."""
+        return self.filter(name__icontains=text) if text else self
+
+    def with_usage(self) -> Self:
+        """With what `Project.usage` and `Project.states` tell, in the same query however many projects there are."""
+        active = _rows("PortRange").filter(is_active=True)
+        held = _rows("PortAllocation").held()
+        in_own_ranges = held.filter(port_range__in=active)
+        return self.annotate(
+            range_facts=_one_per(
+                active,
+                "project",
+                JSONObject(
+                    first=Min("start_port"),
+                    last=Max("end_port"),
+                    ranges=Count("pk"),
+                    ports=Sum(F("end_port") - F("start_port") + 1),
+                ),
+            ),
+            port_facts=_one_per(in_own_ranges, "range_project_id", _held_ports()),
+            state_facts=_one_per(held, "project", _states()),
+        )
+
+
+class PortRangeQuerySet(models.QuerySet):
+    """Ranges of ports."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those of the projects the caller may see, and the shared ones."""
+        if not caller.may_look:
+            return self.none()
+        if caller.projects is None:
+            return self
+        return self.filter(Q(project__in=caller.projects) | Q(is_shared=True))
+
+    def active(self) -> Self:
+        """Those from which ports are given out."""
+        return self.filter(is_active=True)
+
+    def with_usage(self) -> Self:
+        """With what `PortRange.usage` tells, in the same query however many ranges there are."""
+        return self.annotate(port_facts=_one_per(_rows("PortAllocation").held(), "port_range", _held_ports()))
+
+    def holding(self, port: int) -> Self:
+        """The range in which the port lies, if there is one: ranges never overlap."""
+        return self.filter(start_port__lte=port, end_port__gte=port)
+
+
+class PortAllocationQuerySet(models.QuerySet):
+    """Allocations."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those of the projects the caller may see."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(project__in=caller.projects)
+
+    def held(self) -> Self:
+        """Those that hold their port now: not released, and no reservation that has expired."""
+        return self.exclude(status=RELEASED).exclude(status=RESERVED, expires_at__lte=Now())
+
+    def allocated(self) -> Self:
+        """Those that a service holds; an audit counts these."""
+        return self.filter(status=ALLOCATED)
+
+    def for_project(self, name: str) -> Self:
+        """Those of one project, by its name."""
+        return self.filter(project__name=name)
+
+    def at(self, port: int, hostname: str, protocol: str) -> Self:
+        """Those of one port of one host."""
+        return self.filter(port_number=port, hostname=hostname, protocol=protocol)
+
+    def matching(self, text: str) -> Self:
+        """Those in which a person would find `text`: service, hostname, project, description, or the port."""
+        if not text:
+            return self
+        found = (
+            Q(service_name__icontains=text)
+            | Q(project__name__icontains=text)
+            | Q(hostname__icontains=text)
+            | Q(cloudflare_hostname__icontains=text)
+            | Q(description__icontains=text)
+        )
+        if text.isascii() and text.isdigit() and len(text) <= 5:
+            found |= Q(port_number=int(text))
+        if "/" in text:  # consilio/api
+            project, _, service = text.partition("/")
+            found |= Q(project__name__icontains=project, service_name__icontains=service)
+        return self.filter(found)
+
+
+class PortHealthCheckQuerySet(models.QuerySet):
+    """Checks of allocations."""
+
+    def older_than(self, moment: object) -> Self:
+        """Those checked before `moment`."""
+        return self.filter(checked_at__lt=moment)
+
+    def uptime(self) -> dict[str, int]:
+        """How many checks there are, by verdict."""
+        return dict(self.order_by().values_list("status").annotate(n=Count("pk")))
+
+
+class ListenerQuerySet(models.QuerySet):
+    """What was seen listening."""
+
+    def unallocated(self) -> Self:
+        """Those on a port inside an active range that no allocation covers; `range_project_name` says whose range."""
+        around = (
+            _rows("PortRange")
+            .active()
+            .filter(start_port__lte=OuterRef("port"), end_port__gte=OuterRef("port"))
+        )
+        covering = (
+            _rows("PortAllocation")
+            .exclude(status=RELEASED)
+            .filter(
+                port_number=OuterRef("port"), hostname=OuterRef("hostname"), protocol=OuterRef("protocol")
+            )
+        )
+        return (
+            self.filter(~Exists(covering))
+            .annotate(
+                range_project_id=Subquery(around.values("project_id")[:1]),
+                range_project_name=Subquery(around.values("project__name")[:1]),
+            )
+            .filter(range_project_id__isnull=False)
+        )
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those of `unallocated()` that lie in ranges of projects the caller may see."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(range_project_id__in=caller.projects)
+
+
+class EventQuerySet(models.QuerySet):
+    """The history."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """That of the projects the caller may see."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(project_id__in=caller.projects)
+
+    def of(self, subject: models.Model) -> Self:
+        """That of one project, range or allocation."""
+        return self.filter(subject_id=subject.pk)

@@ -1,0 +1,236 @@
+"""Rules about names, hosts, ports and protocols, in one place for every door.
+
+Each function takes what a caller gave, returns it normalised, or raises an InvalidValue that names the field, the
+value and the rule. The database has the same rules as constraints (see models/).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from django.utils import timezone
+
+from .errors import InvalidName, InvalidValue, PortOutOfRange
+
+LOCALHOST = "localhost"
+TCP, UDP = "tcp", "udp"
+PROTOCOLS = (TCP, UDP)
+FIRST_PORT, LAST_PORT = 1, 65535
+DEFAULT_RANGE_SIZE = 100
+# Far enough for any plan, near enough that a slip of the keyboard (year 9999) is noticed.
+LONGEST_RESERVATION = timedelta(days=3660)
+
+# In PostgreSQL `$` matches only at the end of the text; in Python that is `\Z`.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}$"
+# RFC 1123 labels, dotted; IP literals are checked apart.
+HOST_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
+# The characters of a host name or of an IPv4 or IPv6 literal: what the database checks.
+HOST_DATABASE_PATTERN = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*(%[a-z0-9._-]+)?)$"
+# Control characters but tab and newline, and lone surrogates, which PostgreSQL or UTF-8 cannot carry.
+UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+
+
+def _shown(value: object) -> str:
+    """The value as a sentence quotes it: short, and harmless in a terminal."""
+    text = (
+        json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
+    )
+    return text if len(text) <= 80 else text[:77] + '…"'
+
+
+def _name(value: object, field: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN.replace("$", r"\Z"), value):
+        raise InvalidName(
+            f"{field} {_shown(value)} is not a name: use 1 to 255 of a-z 0-9 . _ -, "
+            "beginning with a letter or a digit.",
+            field=field,
+        )
+    return value
+
+
+def project_name(value: object) -> str:
+    """A project's name."""
+    return _name(value, "project")
+
+
+def service_name(value: object) -> str:
+    """A service's name."""
+    return _name(value, "service")
+
+
+def range_name(value: object) -> str:
+    """A range's name: the same rule as for projects and services."""
+    return _name(value, "range")
+
+
+def host(value: object) -> str:
+    """A host: an RFC 1123 name or an IP literal, lower-cased; empty means localhost."""
+    if value is None or value == "":
+        return LOCALHOST
+    if isinstance(value, str):
+        text = value.lower().removesuffix(".")
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1]
+        if not text.isascii():
+            text = ""  # digits of other scripts are digits to Python
+        elif _is_ip(text):
+            return str(ipaddress.ip_address(text))
+        # A name whose last label is a number would be read as an address by some resolvers ("127.1").
+        if len(text) <= 253 and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), text):
+            if not text.rsplit(".", 1)[-1].isdigit():
+                return text
+    raise InvalidName(
+        f"host {_shown(value)} is not a host: use a name such as web-1.example.com or an IP address.",
+        field="host",
+    )
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def protocol(value: object) -> str:
+    """`tcp` (the default for None or the empty string) or `udp`."""
+    if value is None or value == "":
+        return TCP
+    if isinstance(value, str) and value in PROTOCOLS:
+        return value
+    raise InvalidValue(f"protocol {_shown(value)} is unknown: use tcp or udp.", field="protocol")
+
+
+def port(value: object, field: str = "port") -> int:
+    """A port number, 1 to 65535; only whole numbers, no text, no true."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise PortOutOfRange(f"{field} {_shown(value)} is not a whole number from 1 to 65535.", field=field)
+    if not FIRST_PORT <= value <= LAST_PORT:
+        raise PortOutOfRange(f"{field} {_shown(value)} is not a port: ports are 1 to 65535.", field=field)
+    return value
+
+
+def port_text(value: str, field: str = "port") -> int:
+    """A port number written in ASCII digits, for the doors whose input is text (shell, forms)."""
+    text = value.strip()
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise PortOutOfRange(f"{field} {_shown(value)} is not a whole number from 1 to 65535.", field=field)
+    return port(int(text), field)
+
+
+def span(first: object, last: object) -> tuple[int, int]:
+    """An inclusive span of ports."""
+    start, end = port(first, "start port"), port(last, "end port")
+    if start > end:
+        raise InvalidValue(f"{start}-{end} is upside down: the start port comes first.", field="start port")
+    return start, end
+
+
+def text(value: object, field: str, longest: int = 2000) -> str:
+    """Free text that people wrote: no control characters, no more than `longest` characters."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidValue(f"{field} {_shown(value)} is not text.", field=field)
+    if UNSPEAKABLE.search(value):
+        raise InvalidValue(f"{field} has a control character in it: only plain text is kept.", field=field)
+    if len(value) > longest:
+        raise InvalidValue(f"{field} has {len(value)} characters; at most {longest} are kept.", field=field)
+    return value
+
+
+def service_type(value: object) -> str:
+    """What kind of service it is (`api`, `web`, `database`): free, short text."""
+    return text(value, "type", 100)
+
+
+def cloudflare_hostname(value: object) -> str | None:
+    """The public hostname of a Cloudflare tunnel, lower-cased, or None for none."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        name = value.lower().removesuffix(".")
+        bare = name.removeprefix("*.")
+        if len(name) <= 253 and "." in bare and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), bare):
+            return name
+    raise InvalidName(
+        f"Cloudflare hostname {_shown(value)} is not a public name: use one such as api.example.com.",
+        field="cloudflare_hostname",
+    )
+
+
+def metadata(value: object) -> dict[str, Any]:
+    """A flat or nested JSON object of at most 16 KB and 16 levels, for the caller's own use."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidValue("metadata is not an object.", field="metadata")
+    try:
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidValue("metadata holds something that JSON cannot carry.", field="metadata") from None
+    if len(written) > 16_384:
+        raise InvalidValue(
+            f"metadata has {len(written)} characters; at most 16384 are kept.", field="metadata"
+        )
+    if "\\u0000" in written or UNSPEAKABLE.search(written):
+        raise InvalidValue("metadata has a NUL or a broken character in it.", field="metadata")
+    if _depth(value) > 16:
+        raise InvalidValue("metadata is nested more than 16 levels deep.", field="metadata")
+    return value
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max((_depth(v) for v in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((_depth(v) for v in value), default=0)
+    return 0
+
+
+def expiry(value: object) -> datetime | None:
+    """When a reservation ends: a moment in the future, at most ten years from now; None never."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidValue(f"expiry {_shown(value)} is not a moment in time.", field="expires_at")
+    moment = timezone.make_aware(value) if timezone.is_naive(value) else value
+    now = timezone.now()
+    if moment <= now:
+        raise InvalidValue(f"expiry {moment:%Y-%m-%d %H:%M} is in the past.", field="expires_at")
+    if moment - now > LONGEST_RESERVATION:
+        raise InvalidValue(f"expiry {moment:%Y-%m-%d} is more than ten years away.", field="expires_at")
+    return moment
+
+
+def expiry_text(value: str) -> datetime | None:
+    """An expiry as people write it: `2h`, `7d`, `2w`, `2027-01-31` or `2027-01-31T18:00`; empty for never."""
+    written = value.strip()
+    if not written:
+        return None
+    if short := re.fullmatch(r"([0-9]{1,5})\s*([mhdw])", written):
+        number, unit = int(short[1]), {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[short[2]]
+        return expiry(timezone.now() + timedelta(**{unit: number}))
+    try:
+        return expiry(datetime.fromisoformat(written))
+    except (ValueError, OverflowError):
+        raise InvalidValue(
+            f"expiry {_shown(value)} is not understood: write 2h, 7d or a date such as 2027-01-31.",
+            field="expires_at",
+        ) from None
+
+
+def nearest(name: str, names: list[str]) -> list[str]:
+    """Up to three of `names` that look like `name`, the likest first."""
+    return get_close_matches(name, names, n=3, cutoff=0.5)
+
+
+def either(names: list[str]) -> str:
+    """`a`, `a or b`, `a, b or c`: names as a sentence lists them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
