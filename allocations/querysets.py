@@ -168,17 +168,11 @@ class ListenerQuerySet(models.QuerySet):
 
     def unallocated(self) -> Self:
         """Those on a port inside an active range that no allocation covers; `range_project_name` says whose range."""
-        around = (
-            _rows("PortRange")
-            .active()
-            .filter(start_port__lte=OuterRef("port"), end_port__gte=OuterRef("port"))
-        )
+        around = _rows("PortRange").active().filter(start_port__lte=OuterRef("port"), end_port__gte=OuterRef("port"))
         covering = (
             _rows("PortAllocation")
             .exclude(status=RELEASED)
-            .filter(
-                port_number=OuterRef("port"), hostname=OuterRef("hostname"), protocol=OuterRef("protocol")
-            )
+            .filter(port_number=OuterRef("port"), hostname=OuterRef("hostname"), protocol=OuterRef("protocol"))
         )
         return (
             self.filter(~Exists(covering))

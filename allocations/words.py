@@ -37,9 +37,7 @@ UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 def _shown(value: object) -> str:
     """The value as a sentence quotes it: short, and harmless in a terminal."""
-    text = (
-        json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
-    )
+    text = json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 80 else text[:77] + '…"'
 
 
@@ -176,9 +174,7 @@ def metadata(value: object) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         raise InvalidValue("metadata holds something that JSON cannot carry.", field="metadata") from None
     if len(written) > 16_384:
-        raise InvalidValue(
-            f"metadata has {len(written)} characters; at most 16384 are kept.", field="metadata"
-        )
+        raise InvalidValue(f"metadata has {len(written)} characters; at most 16384 are kept.", field="metadata")
     if "\\u0000" in written or UNSPEAKABLE.search(written):
         raise InvalidValue("metadata has a NUL or a broken character in it.", field="metadata")
     if _depth(value) > 16:

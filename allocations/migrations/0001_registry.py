@@ -66,9 +66,7 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(
                         fields=("hostname", "protocol", "port", "address"), name="listeners_one_socket"
                     ),
-                    models.CheckConstraint(
-                        condition=models.Q(("port__range", (1, 65535))), name="listeners_port"
-                    ),
+                    models.CheckConstraint(condition=models.Q(("port__range", (1, 65535))), name="listeners_port"),
                 ],
             },
         ),
@@ -88,9 +86,7 @@ class Migration(migrations.Migration):
                 ("description", models.TextField(blank=True, db_default="", default="")),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
             ],
             options={
@@ -126,9 +122,7 @@ class Migration(migrations.Migration):
                 ("is_shared", models.BooleanField(db_default=False, default=False)),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 (
                     "span",
@@ -190,9 +184,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "hostname",
-                    models.CharField(
-                        db_collation="C", db_default="localhost", default="localhost", max_length=255
-                    ),
+                    models.CharField(db_collation="C", db_default="localhost", default="localhost", max_length=255),
                 ),
                 ("protocol", models.CharField(db_default="tcp", default="tcp", max_length=10)),
                 (
@@ -202,9 +194,7 @@ class Migration(migrations.Migration):
                 ("metadata", models.JSONField(blank=True, db_default={}, default=dict)),
                 (
                     "allocated_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 ("last_used_at", models.DateTimeField(editable=False, null=True)),
                 ("expires_at", models.DateTimeField(blank=True, null=True)),
@@ -463,9 +453,7 @@ class Migration(migrations.Migration):
             constraint=models.CheckConstraint(
                 condition=models.Q(
                     ("service_name__regex", "^[a-z0-9][a-z0-9._-]{0,254}$"),
-                    models.Q(
-                        ("service_name__isnull", True), models.Q(("status", "allocated"), _negated=True)
-                    ),
+                    models.Q(("service_name__isnull", True), models.Q(("status", "allocated"), _negated=True)),
                     _connector="OR",
                 ),
                 name="port_allocations_service",

@@ -47,9 +47,7 @@ class PortAllocation(models.Model):
     status = models.CharField(
         max_length=50, choices=Status, default=Status.ALLOCATED, db_default=Status.ALLOCATED.value
     )
-    hostname = models.CharField(
-        max_length=255, default=words.LOCALHOST, db_default=words.LOCALHOST, db_collation="C"
-    )
+    hostname = models.CharField(max_length=255, default=words.LOCALHOST, db_default=words.LOCALHOST, db_collation="C")
     protocol = models.CharField(max_length=10, default=words.TCP, db_default=words.TCP)
     cloudflare_hostname = models.CharField(max_length=253, null=True, blank=True, db_collation="C")
     metadata = models.JSONField(blank=True, default=dict, db_default={})
@@ -101,9 +99,7 @@ class PortAllocation(models.Model):
             models.CheckConstraint(
                 name="port_allocations_status", condition=Q(status__in=("allocated", "reserved", "released"))
             ),
-            models.CheckConstraint(
-                name="port_allocations_protocol", condition=Q(protocol__in=words.PROTOCOLS)
-            ),
+            models.CheckConstraint(name="port_allocations_protocol", condition=Q(protocol__in=words.PROTOCOLS)),
             models.CheckConstraint(name="port_allocations_instance", condition=Q(instance__gte=0)),
             models.CheckConstraint(
                 name="port_allocations_service",
@@ -128,8 +124,7 @@ class PortAllocation(models.Model):
             ),
             models.CheckConstraint(
                 name="port_allocations_released_at",
-                condition=Q(status="released", released_at__isnull=False)
-                | (HELD & Q(released_at__isnull=True)),
+                condition=Q(status="released", released_at__isnull=False) | (HELD & Q(released_at__isnull=True)),
             ),
             models.CheckConstraint(
                 name="port_allocations_copies",
@@ -139,10 +134,7 @@ class PortAllocation(models.Model):
                     range_project_id__isnull=True,
                     range_is_shared__isnull=True,
                 )
-                | (
-                    HELD
-                    & Q(span__isnull=False, range_project_id__isnull=False, range_is_shared__isnull=False)
-                ),
+                | (HELD & Q(span__isnull=False, range_project_id__isnull=False, range_is_shared__isnull=False)),
             ),
             models.CheckConstraint(
                 name="port_allocations_inside_range",
@@ -152,9 +144,7 @@ class PortAllocation(models.Model):
             ),
             models.CheckConstraint(
                 name="port_allocations_own_or_shared",
-                condition=Q(status="released")
-                | Q(range_project_id=F("project_id"))
-                | Q(range_is_shared=True),
+                condition=Q(status="released") | Q(range_project_id=F("project_id")) | Q(range_is_shared=True),
                 violation_error_code="not_permitted",
                 violation_error_message="The range belongs to another project and is not shared.",
             ),
@@ -162,9 +152,7 @@ class PortAllocation(models.Model):
         indexes = (
             models.Index(fields=("project", "service_name"), name="port_allocations_of_project"),
             models.Index(fields=("port_range",), name="port_allocations_of_range"),
-            models.Index(
-                fields=("expires_at",), name="port_allocations_expiring", condition=Q(status="reserved")
-            ),
+            models.Index(fields=("expires_at",), name="port_allocations_expiring", condition=Q(status="reserved")),
         )
 
     def __str__(self) -> str:

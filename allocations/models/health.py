@@ -109,9 +109,7 @@ class Listener(models.Model):
         ordering = ("port", "hostname", "protocol", "address", "pk")
         constraints = (
             # In this order it is also the index of the allocator's walk.
-            models.UniqueConstraint(
-                name="listeners_one_socket", fields=("hostname", "protocol", "port", "address")
-            ),
+            models.UniqueConstraint(name="listeners_one_socket", fields=("hostname", "protocol", "port", "address")),
             models.CheckConstraint(name="listeners_port", condition=Q(port__range=(1, 65535))),
         )
 

@@ -3,4 +3,4 @@ DROP FUNCTION allocate_port(uuid, uuid, text, text, text, text);
 DROP FUNCTION hold_port(uuid, uuid[], text, text, text, text, int, text, text, text, jsonb, timestamptz, boolean);
 DROP FUNCTION next_instance_of(uuid, text, text, text);
 DROP FUNCTION find_available_port(uuid, text, text);
-DROP FUNCTION next_free_port(int, int, text, text);
+DROP FUNCTION next_free_port(int, int, text, text, int);

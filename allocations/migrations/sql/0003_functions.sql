@@ -2,27 +2,39 @@
 
 -- The lowest port from first to last that nothing holds and on which nothing unregistered was seen, or NULL.
 -- It walks the index of held ports in order and stops at the first gap. An expired reservation is no obstacle.
-CREATE FUNCTION next_free_port(first int, last int, hostname text, protocol text) RETURNS int
-LANGUAGE plpgsql STABLE AS $$
+-- With a lock_key it takes, for the length of the transaction, an advisory lock on the port it returns, and steps
+-- over ports that another transaction has locked; passed_over is the lowest of those.
+CREATE FUNCTION next_free_port(
+    first int, last int, hostname text, protocol text, lock_key int DEFAULT NULL,
+    OUT free int, OUT passed_over int
+) LANGUAGE plpgsql AS $$
 DECLARE
-    candidate int := first;
     taken int;
 BEGIN
+    free := first;
     FOR taken IN
         SELECT a.port_number FROM port_allocations a
          WHERE a.hostname = next_free_port.hostname AND a.protocol = next_free_port.protocol
            AND a.port_number BETWEEN first AND last AND a.status <> 'released'
-           AND (a.expires_at IS NULL OR a.expires_at > clock_timestamp())
+           AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp())
         UNION ALL
         SELECT l.port FROM listeners l
          WHERE l.hostname = next_free_port.hostname AND l.protocol = next_free_port.protocol
            AND l.port BETWEEN first AND last
+        UNION ALL
+        SELECT last + 1
         ORDER BY 1
     LOOP
-        EXIT WHEN taken > candidate;
-        candidate := taken + 1;
+        WHILE free < taken LOOP
+            IF lock_key IS NULL OR pg_try_advisory_xact_lock(lock_key, free) THEN
+                RETURN;
+            END IF;
+            passed_over := coalesce(passed_over, free);
+            free := free + 1;
+        END LOOP;
+        free := greatest(free, taken + 1);
     END LOOP;
-    RETURN CASE WHEN candidate <= last THEN candidate END;
+    free := NULL;
 END $$;
 
 
@@ -37,7 +49,7 @@ BEGIN
         RAISE EXCEPTION 'there is no range %', range_id
             USING ERRCODE = 'no_data_found', CONSTRAINT = 'port_ranges_known';
     END IF;
-    RETURN next_free_port(r.start_port, r.end_port, lower(hostname), protocol);
+    RETURN (next_free_port(r.start_port, r.end_port, lower(hostname), protocol)).free;
 END $$;
 
 
@@ -56,10 +68,9 @@ $$;
 -- Holds one port for a service: `wanted`, or the lowest free one of the ranges in the order given. No row comes
 -- back where they are full, or where `wanted` is held. With `reuse` the service's instance 0 comes back if it exists.
 --
--- Two allocators in one range neither wait for each other's commit nor get the same port: each takes an advisory
--- lock, for the length of its transaction, on the port it is about to insert, and steps over a port that another
--- is just taking. The unique index has the last word. Only when nothing else is left does it wait for such a
--- neighbour, who may roll back.
+-- Two allocators in one range neither wait for each other's commit nor get the same port: next_free_port locks the
+-- port it finds and steps over one that another transaction is just taking, and the unique index has the last word.
+-- Only when nothing else is left does an allocator wait for such a neighbour, who may roll back.
 CREATE FUNCTION hold_port(
     project uuid, ranges uuid[], service text, kind text, host text, proto text, wanted int DEFAULT NULL,
     state text DEFAULT 'allocated', note text DEFAULT '', tunnel text DEFAULT NULL, extra jsonb DEFAULT '{}',
@@ -69,7 +80,8 @@ DECLARE
     socket_key int := hashtext(host || ' ' || proto);
     r port_ranges;
     candidate int;
-    passed_over int;  -- the lowest port that another transaction is just taking
+    walk record;
+    waiting_for int;  -- the lowest port that another transaction is just taking
     next_instance int := 0;
 BEGIN
     IF service IS NOT NULL THEN
@@ -86,17 +98,19 @@ BEGIN
     END IF;
 
     LOOP
-        passed_over := NULL;
+        waiting_for := NULL;
         FOR r IN SELECT p.* FROM unnest(ranges) WITH ORDINALITY AS given (id, place)
                    JOIN port_ranges p ON p.id = given.id WHERE p.is_active ORDER BY given.place
         LOOP
-            candidate := coalesce(wanted, next_free_port(r.start_port, r.end_port, host, proto));
-            WHILE candidate IS NOT NULL LOOP
-                IF pg_try_advisory_xact_lock(socket_key, candidate) THEN
-                    -- An expired reservation gives way here and now, whether or not a job has run.
-                    UPDATE port_allocations a SET status = 'released'
-                     WHERE a.hostname = host AND a.protocol = proto AND a.port_number = candidate
-                       AND a.status = 'reserved' AND a.expires_at <= clock_timestamp();
+            candidate := coalesce(wanted, r.start_port);
+            LOOP
+                IF wanted IS NULL THEN
+                    SELECT * INTO walk FROM next_free_port(candidate, r.end_port, host, proto, socket_key);
+                    candidate := walk.free;
+                    waiting_for := coalesce(waiting_for, walk.passed_over);
+                    EXIT WHEN candidate IS NULL;
+                END IF;
+                FOR attempt IN 1..2 LOOP
                     RETURN QUERY INSERT INTO port_allocations AS a
                         (project_id, port_range_id, port_number, service_name, instance, service_type, description,
                          status, hostname, protocol, cloudflare_hostname, metadata, expires_at)
@@ -105,14 +119,18 @@ BEGIN
                         ON CONFLICT (hostname, protocol, port_number) WHERE a.status <> 'released' DO NOTHING
                         RETURNING a.*;
                     IF FOUND THEN RETURN; END IF;
-                ELSE
-                    passed_over := coalesce(passed_over, candidate);
-                END IF;
-                candidate := CASE WHEN wanted IS NULL THEN next_free_port(candidate + 1, r.end_port, host, proto) END;
+                    -- An expired reservation gives way here and now, whether or not a job has run.
+                    UPDATE port_allocations a SET status = 'released'
+                     WHERE a.hostname = host AND a.protocol = proto AND a.port_number = candidate
+                       AND a.status = 'reserved' AND a.expires_at <= statement_timestamp();
+                    EXIT WHEN NOT FOUND;
+                END LOOP;
+                EXIT WHEN wanted IS NOT NULL;
+                candidate := candidate + 1;
             END LOOP;
         END LOOP;
-        IF passed_over IS NULL THEN RETURN; END IF;
-        PERFORM pg_advisory_xact_lock(socket_key, passed_over);
+        IF waiting_for IS NULL THEN RETURN; END IF;
+        PERFORM pg_advisory_xact_lock(socket_key, waiting_for);
     END LOOP;
 END $$;
 
