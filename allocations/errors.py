@@ -12,6 +12,7 @@
     │   └── UnknownAllocation     404  unknown_allocation
     ├── Conflict                  409  conflict
     │   ├── PortTaken             409  port_taken
+    │   ├── AlreadyAllocated      409  already_allocated
     │   ├── HostnameTaken         409  hostname_taken
     │   ├── NameTaken             409  name_taken
     │   ├── RangeExhausted        409  range_exhausted
@@ -121,6 +122,12 @@ class PortTaken(Conflict):
     """Another service holds the port, or something unregistered listens on it."""
 
     code = "port_taken"
+
+
+class AlreadyAllocated(Conflict):
+    """The service holds another port than the one that was named."""
+
+    code = "already_allocated"
 
 
 class HostnameTaken(Conflict):

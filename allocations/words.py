@@ -79,9 +79,9 @@ def host(value: object) -> str:
         elif _is_ip(text):
             return str(ipaddress.ip_address(text))
         # A name whose last label is a number would be read as an address by some resolvers ("127.1").
-        if len(text) <= 253 and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), text):
-            if not text.rsplit(".", 1)[-1].isdigit():
-                return text
+        is_name = len(text) <= 253 and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), text)
+        if is_name and not text.rsplit(".", 1)[-1].isdigit():
+            return text
     raise InvalidName(
         f"host {_shown(value)} is not a host: use a name such as web-1.example.com or an IP address.",
         field="host",

@@ -63,6 +63,9 @@ class PortAllocation(models.Model):
     range_project_id = models.UUIDField(null=True, editable=False)
     range_is_shared = models.BooleanField(null=True, editable=False)
 
+    # Whether the operation that returned this row made it; PortManager says so.
+    created: bool = False
+
     objects = PortAllocationQuerySet.as_manager()
 
     class Meta:

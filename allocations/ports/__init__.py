@@ -1,0 +1,27 @@
+"""PortManager: every write to the registry, and the reads that are more than a query.
+
+    from allocations.ports import PortManager
+
+    ports = PortManager(actor="deploy")
+    ports.get_or_allocate("consilio", "api-server", service_type="api")  # -> PortAllocation
+
+Each method is one operation: rights, one transaction, one statement where that is possible, a PortError where it is
+refused.
+"""
+
+from .allocating import Allocating, Wish, wish
+from .looking import Explanation, Looking, PortSummary, RangeSummary
+from .owning import Owning
+from .seeding import Seeding
+
+__all__ = ["Explanation", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
+
+
+class PortManager(Seeding, Owning, Allocating, Looking):
+    """Projects, ranges, allocations and audits; see the modules of this package.
+
+    Args:
+        actor: whom the history names: a person, an agent, a script.
+        source: by which door: python, shell, web, admin, api, mcp, import.
+        caller: whose rights apply; without one the code that runs is trusted, as the shell is.
+    """

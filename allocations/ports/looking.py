@@ -1,0 +1,285 @@
+"""Lists, summaries, explanations and audits."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from allocations import audit, errors, listeners, probes, sql, words
+from allocations.access import Role
+from allocations.models import PortAllocation, PortRange, Status
+
+from .base import Operations, operation
+
+
+@dataclass(frozen=True, slots=True)
+class RangeSummary:
+    """How full one range is."""
+
+    range_name: str
+    range_start: int
+    range_end: int
+    total_ports: int
+    allocated_ports: int
+    reserved_ports: int
+    available_ports: int
+    utilization_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortSummary:
+    """How full a project's active ranges are. range_start and range_end are 0 where it has none."""
+
+    project: str
+    range_start: int
+    range_end: int
+    total_ports: int
+    allocated_ports: int
+    reserved_ports: int
+    available_ports: int
+    utilization_percent: int
+    ranges: tuple[RangeSummary, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whose a port is, what listens there, and the one safe next step."""
+
+    port: int
+    hostname: str
+    protocol: str
+    port_range: PortRange | None
+    allocation: PortAllocation | None
+    # None: nothing listens. `looked` tells whether this could be known from here.
+    listener: listeners.Socket | None
+    looked: bool
+    answers: probes.Probe | None
+    sentence: str
+    next_step: str
+
+
+class Looking(Operations):
+    """list, summary, explain, audit, prune."""
+
+    def list(
+        self,
+        project: str | None = None,
+        *,
+        status: str | None = None,
+        hostname: str | None = None,
+        protocol: str | None = None,
+        service: str | None = None,
+        text: str = "",
+    ) -> Any:
+        """Allocations as a queryset: what is held, unless a status is named.
+
+        Args:
+            status: allocated, reserved, released, or all.
+            text: what a person would search for: see `PortAllocationQuerySet.matching`.
+
+        Raises:
+            UnknownProject, InvalidValue, InvalidName, NotPermitted.
+        """
+        self.caller.require(Role.VIEWER, "look at ports")
+        rows = PortAllocation.objects.visible_to(self.caller).select_related("project", "port_range")
+        if project:
+            rows = rows.filter(project=self._project(project))
+        if status == "all":
+            pass
+        elif status:
+            if status not in Status.values:
+                raise errors.InvalidValue(
+                    f"status {status} is unknown: use {words.either([*Status.values, 'all'])}.", field="status"
+                )
+            rows = rows.filter(status=status)
+        else:
+            rows = rows.held()
+        if hostname:
+            rows = rows.filter(hostname=words.host(hostname))
+        if protocol:
+            rows = rows.filter(protocol=words.protocol(protocol))
+        if service:
+            rows = rows.filter(service_name=words.service_name(service))
+        return rows.matching(words.text(text, "search").strip())
+
+    def summary(self, project: str) -> PortSummary:
+        """How full the project's ranges are.
+
+        Raises:
+            UnknownProject, NotPermitted.
+        """
+        self.caller.require(Role.VIEWER, "look at ports")
+        found = self._project(project)
+        ranges = tuple(
+            RangeSummary(
+                range_name=r.range_name,
+                range_start=r.start_port,
+                range_end=r.end_port,
+                total_ports=r.size,
+                allocated_ports=r.usage.allocated,
+                reserved_ports=r.usage.reserved,
+                available_ports=r.usage.available,
+                utilization_percent=r.usage.percent,
+            )
+            for r in PortRange.objects.active().filter(project=found).with_usage()
+        )
+        total = sum(r.total_ports for r in ranges)
+        available = sum(r.available_ports for r in ranges)
+        held = total - available
+        return PortSummary(
+            project=found.name,
+            range_start=min((r.range_start for r in ranges), default=0),
+            range_end=max((r.range_end for r in ranges), default=0),
+            total_ports=total,
+            allocated_ports=sum(r.allocated_ports for r in ranges),
+            reserved_ports=sum(r.reserved_ports for r in ranges),
+            available_ports=available,
+            utilization_percent=(200 * held + total) // (2 * total) if total else 0,
+            ranges=ranges,
+        )
+
+    def explain(self, port: int, *, hostname: str | None = None, protocol: str | None = None) -> Explanation:
+        """Whose a port is, what listens there, and what to do.
+
+        Raises:
+            PortOutOfRange, InvalidName, InvalidValue, NotPermitted.
+        """
+        self.caller.require(Role.VIEWER, "look at ports")
+        number, host, proto = words.port(port), words.host(hostname), words.protocol(protocol)
+        around = PortRange.objects.holding(number).select_related("project").first()
+        held = PortAllocation.objects.held().at(number, host, proto).select_related("project", "port_range").first()
+        socket, answers = None, None
+        here = listeners.is_this_host(host)
+        if here:
+            socket = listeners.is_listening(number, proto)
+        elif proto == words.TCP:
+            answers = probes.connect([(host, number)])[host, number]
+        listens = socket is not None or (answers is not None and answers.status == "up")
+        visible = held is None or self.caller.projects is None or held.project_id in self.caller.projects
+        sentence, step = self._explained(number, host, proto, around, held, listens, socket)
+        return Explanation(
+            port=number,
+            hostname=host,
+            protocol=proto,
+            port_range=around,
+            allocation=held if visible else None,
+            listener=socket,
+            looked=here or (answers is not None and answers.status != "unknown"),
+            answers=answers,
+            sentence=sentence,
+            next_step=step,
+        )
+
+    def _explained(
+        self,
+        port: int,
+        hostname: str,
+        protocol: str,
+        around: PortRange | None,
+        held: PortAllocation | None,
+        listens: bool,
+        socket: listeners.Socket | None,
+    ) -> tuple[str, str]:
+        where = f"{port}/{protocol} on {hostname}"
+        who = (socket.process or "a process that cannot be named from here") if socket else "something"
+        pid = f" (pid {socket.pid})" if socket and socket.pid else ""
+        seen = f"{who}{pid} listens there" if listens else "nothing was seen listening there"
+        if held is not None:
+            owner = self._name_of_holder(held)
+            until = f" until {held.expires_at:%Y-%m-%d %H:%M}" if held.expires_at else ""
+            verb = "is reserved by" if held.status == Status.RESERVED else "is held by"
+            step = (
+                f"If you are {owner}, use it. Otherwise ask Portal for a port of your own: an address in use is no "
+                "bug in your code, and nobody else's process is to be stopped."
+            )
+            return f"{where} {verb} {owner}{until}; {seen}.", step
+        if around is None:
+            step = (
+                "Ask Portal for a port of your project instead."
+                if listens
+                else "Add a range for it, or ask for a port."
+            )
+            return f"{where} lies in no range; {seen}.", step
+        whose = f"{around.range_name} ({around.start_port}-{around.end_port}) of {around.project.name}"
+        if listens:
+            return (
+                f"{where} lies in {whose} and no service holds it, but {seen}.",
+                f"If it is yours, adopt it: manage.py allocate {around.project.name} SERVICE --port {port} --adopt. "
+                "Otherwise ask for another port; do not stop what you did not start.",
+            )
+        return (
+            f"{where} lies in {whose} and is free; {seen}.",
+            f"Take it: manage.py allocate {around.project.name} SERVICE --port {port}.",
+        )
+
+    def audit(
+        self, project: str | None = None, *, hostname: str | None = None, record: bool = True, deadline: float = 15.0
+    ) -> audit.AuditReport:
+        """Compare the registry with what really listens; see audit.py for the verdicts.
+
+        Args:
+            project: only this project's allocations and ranges.
+            hostname: only the allocations of this host.
+            record: keep the checks, the listeners, and what was last seen of each allocation.
+            deadline: seconds for all probes of other hosts together.
+
+        Raises:
+            UnknownProject, InvalidName, NotPermitted, Unavailable.
+        """
+        self.caller.require(Role.VIEWER, "audit")
+        started_at, clock = timezone.now(), time.monotonic()
+        owner = self._project(project) if project else None
+        host = words.host(hostname) if hostname else None
+        asked = PortAllocation.objects.visible_to(self.caller).held().allocated().select_related("project")
+        ranges = PortRange.objects.active().visible_to(self.caller).select_related("project")
+        if owner:
+            asked, ranges = asked.filter(project=owner), ranges.filter(project=owner)
+        if host:
+            asked = asked.filter(hostname=host)
+        allocations = list(asked)
+        here = [a for a in allocations if listeners.is_this_host(a.hostname)]
+        elsewhere = [a for a in allocations if not listeners.is_this_host(a.hostname)]
+        look_here = host is None or listeners.is_this_host(host)
+        sockets = listeners.listening() if look_here else []
+        targets = {(a.hostname, a.port_number) for a in elsewhere if a.protocol == words.TCP}
+        report = audit.compare(
+            here,
+            elsewhere,
+            list(ranges) if look_here else [],
+            sockets,
+            probes.connect(sorted(targets), deadline=deadline) if targets else {},
+            self._covered(),
+            functools.lru_cache(maxsize=None)(listeners.environment),
+        )
+        report.started_at = started_at
+        report.finished_at = started_at + timedelta(seconds=time.monotonic() - clock)
+        if not look_here:
+            report.sockets = None
+        if record:
+            self._record(report, owner.pk if owner else None, host)
+        return report
+
+    def _covered(self) -> set[tuple[str, int]]:
+        held = PortAllocation.objects.exclude(status=Status.RELEASED).values_list("hostname", "protocol", "port_number")
+        return {(protocol, port) for hostname, protocol, port in held if listeners.is_this_host(hostname)}
+
+    @operation(Role.VIEWER, "audit")
+    def _record(self, report: audit.AuditReport, project: Any, hostname: str | None) -> None:
+        report.id = sql.record_audit(report, self.actor, self.source, project, hostname)
+
+    @operation(Role.ADMIN, "apply retention")
+    def prune(self, *, checks: timedelta) -> int:
+        """Delete checks and audits older than `checks`; allocations and events are history and stay.
+
+        Returns:
+            How many checks were deleted.
+        """
+        if checks <= timedelta(0):
+            raise errors.InvalidValue("The retention must be longer than nothing: write 30d.", field="checks")
+        before: datetime = timezone.now() - checks
+        return sql.prune(before)
