@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils import timezone
+
 from .listeners import Socket
 from .models import Health, PortAllocation, PortRange
 from .probes import Probe
@@ -88,8 +90,8 @@ class AuditReport:
     drift: list[Drift]
     # Every socket of this host that was seen, for the record; None: this host was not looked at.
     sockets: Sequence[Socket] | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: datetime = field(default_factory=timezone.now)
+    finished_at: datetime = field(default_factory=timezone.now)
     id: UUID | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from django.apps import apps
 from django.db import models
@@ -12,16 +12,17 @@ from django.db.models.functions import JSONObject, Now
 
 if TYPE_CHECKING:
     from .access import Caller
+    from .models import Event, Listener, PortAllocation, PortHealthCheck, PortRange, Project  # noqa: F401 (in strings)
 
 RELEASED, RESERVED, ALLOCATED = "released", "reserved", "allocated"
 
 
-def _rows(name: str) -> models.QuerySet:
+def _rows(name: str) -> Any:
     """The rows of another model of this app: looked up by name, because models import this module."""
     return apps.get_model("allocations", name)._default_manager.all()
 
 
-def _one_per(rows: models.QuerySet, by: str, value: BaseExpression) -> Subquery:
+def _one_per(rows: models.QuerySet[Any], by: str, value: BaseExpression) -> Subquery:
     """`value` over those of `rows` whose `by` is the outer row, as a subquery: joins would multiply one another."""
     return Subquery(rows.filter(**{by: OuterRef("pk")}).order_by().values(by).annotate(n=value).values("n"))
 
@@ -49,7 +50,7 @@ def _held_ports() -> JSONObject:
     )
 
 
-class ProjectQuerySet(models.QuerySet):
+class ProjectQuerySet(models.QuerySet["Project"]):
     """Projects."""
 
     def visible_to(self, caller: Caller) -> Self:
@@ -83,7 +84,7 @@ class ProjectQuerySet(models.QuerySet):
         )
 
 
-class PortRangeQuerySet(models.QuerySet):
+class PortRangeQuerySet(models.QuerySet["PortRange"]):
     """Ranges of ports."""
 
     def visible_to(self, caller: Caller) -> Self:
@@ -98,6 +99,10 @@ class PortRangeQuerySet(models.QuerySet):
         """Those from which ports are given out."""
         return self.filter(is_active=True)
 
+    def but(self, port_range: PortRange | None) -> Self:
+        """All but that one."""
+        return self if port_range is None else self.exclude(pk=port_range.pk)
+
     def with_usage(self) -> Self:
         """With what `PortRange.usage` tells, in the same query however many ranges there are."""
         return self.annotate(port_facts=_one_per(_rows("PortAllocation").held(), "port_range", _held_ports()))
@@ -107,7 +112,7 @@ class PortRangeQuerySet(models.QuerySet):
         return self.filter(start_port__lte=port, end_port__gte=port)
 
 
-class PortAllocationQuerySet(models.QuerySet):
+class PortAllocationQuerySet(models.QuerySet["PortAllocation"]):
     """Allocations."""
 
     def visible_to(self, caller: Caller) -> Self:
@@ -115,6 +120,10 @@ class PortAllocationQuerySet(models.QuerySet):
         if not caller.may_look:
             return self.none()
         return self if caller.projects is None else self.filter(project__in=caller.projects)
+
+    def but(self, allocation: PortAllocation | None) -> Self:
+        """All but that one."""
+        return self if allocation is None else self.exclude(pk=allocation.pk)
 
     def held(self) -> Self:
         """Those that hold their port now: not released, and no reservation that has expired."""
@@ -151,7 +160,7 @@ class PortAllocationQuerySet(models.QuerySet):
         return self.filter(found)
 
 
-class PortHealthCheckQuerySet(models.QuerySet):
+class PortHealthCheckQuerySet(models.QuerySet["PortHealthCheck"]):
     """Checks of allocations."""
 
     def older_than(self, moment: object) -> Self:
@@ -163,7 +172,7 @@ class PortHealthCheckQuerySet(models.QuerySet):
         return dict(self.order_by().values_list("status").annotate(n=Count("pk")))
 
 
-class ListenerQuerySet(models.QuerySet):
+class ListenerQuerySet(models.QuerySet["Listener"]):
     """What was seen listening."""
 
     def unallocated(self) -> Self:
@@ -190,7 +199,7 @@ class ListenerQuerySet(models.QuerySet):
         return self if caller.projects is None else self.filter(range_project_id__in=caller.projects)
 
 
-class EventQuerySet(models.QuerySet):
+class EventQuerySet(models.QuerySet["Event"]):
     """The history."""
 
     def visible_to(self, caller: Caller) -> Self:

@@ -318,6 +318,8 @@ class Allocating(Operations):
         """One port of these ranges in the registry, or the refusal that says why not."""
         if port is not None:
             self._make_way_for_own(owner, asked, port)
+        if asked.cloudflare_hostname:
+            self._refuse_taken_hostname(asked.cloudflare_hostname)
         taken = sql.hold_port(
             project=owner.pk,
             ranges=[r.pk for r in ranges],
@@ -405,9 +407,27 @@ class Allocating(Operations):
     def _update(self, allocation: PortAllocation, **changes: Any) -> PortAllocation:
         checked = _checked_changes(changes)
         self._refuse_released(allocation)
+        if checked.get("cloudflare_hostname"):
+            self._refuse_taken_hostname(checked["cloudflare_hostname"], but=allocation)
         if checked:
             PortAllocation.objects.filter(pk=allocation.pk).update(**checked)
         return self._allocation(allocation.pk)
+
+    def _refuse_taken_hostname(self, name: str, but: PortAllocation | None = None) -> None:
+        """The constraint has the last word; this look before the leap can name the holder."""
+        other = (
+            PortAllocation.objects.exclude(status=Status.RELEASED)
+            .filter(cloudflare_hostname=name)
+            .but(but)
+            .select_related("project")
+            .first()
+        )
+        if other is not None:
+            raise errors.HostnameTaken(
+                f"{name} points at {self._name_of_holder(other)} already: remove it there first, or choose another.",
+                field="cloudflare_hostname",
+                holder=self._name_of_holder(other),
+            )
 
     def _refuse_released(self, allocation: PortAllocation) -> None:
         if not allocation.is_held:

@@ -6,7 +6,7 @@ import functools
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from django.core.exceptions import ImproperlyConfigured
@@ -19,15 +19,13 @@ from allocations.models import PortAllocation, PortRange, Project
 
 from . import refusals
 
-P = ParamSpec("P")
-R = TypeVar("R")
-M = TypeVar("M", bound="Operations")
+F = TypeVar("F", bound=Callable[..., Any])
 
 ATTEMPTS = 6
 LONGEST_PAUSE = 0.05  # seconds, doubled with each attempt
 
 
-def operation(role: Role, doing: str) -> Callable[[Callable[Concatenate[M, P], R]], Callable[Concatenate[M, P], R]]:
+def operation(role: Role, doing: str) -> Callable[[F], F]:
     """Make a method one operation: rights, one transaction, the actor's name, retries, refusals as PortError.
 
     Lost races, deadlocks and serialization failures are retried from the start with jitter; a connection that turns
@@ -38,9 +36,9 @@ def operation(role: Role, doing: str) -> Callable[[Callable[Concatenate[M, P], R
         doing: what the operation does, as the refusal says it: "release ports".
     """
 
-    def decorate(method: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    def decorate(method: F) -> F:
         @functools.wraps(method)
-        def run(self: M, *args: P.args, **kwargs: P.kwargs) -> R:
+        def run(self: Operations, *args: Any, **kwargs: Any) -> Any:
             self.caller.require(role, doing)
             inner = connection.in_atomic_block
             for attempt in range(1, ATTEMPTS + 1):
@@ -65,7 +63,7 @@ def operation(role: Role, doing: str) -> Callable[[Callable[Concatenate[M, P], R
                     raise errors.Unavailable(f"The database cannot be reached: {error}", retry_after=5) from error
             raise AssertionError("unreachable: the last attempt returns or raises")
 
-        return run
+        return cast(F, run)
 
     return decorate
 
@@ -194,7 +192,7 @@ class Operations:
                 f"{project.name}/{service} holds nothing that fits; it holds {held}.", field="service"
             )
         names = PortAllocation.objects.held().filter(project=project, service_name__isnull=False)
-        near = words.nearest(service, list(names.values_list("service_name", flat=True).distinct()))
+        near = words.nearest(service, [n for n in names.values_list("service_name", flat=True).distinct() if n])
         hint = f"Did you mean {words.either(near)}?" if near else "Allocate one first."
         raise errors.UnknownService(
             f"{project.name}/{service} holds no port. {hint}", field="service", project=project.name, nearest=near

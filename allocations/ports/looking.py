@@ -10,8 +10,9 @@ from typing import Any
 
 from django.utils import timezone
 
-from allocations import audit, errors, listeners, probes, sql, words
+from allocations import errors, listeners, probes, sql, words
 from allocations.access import Role
+from allocations.audit import AuditReport, compare
 from allocations.models import PortAllocation, PortRange, Status
 
 from .base import Operations, operation
@@ -219,7 +220,7 @@ class Looking(Operations):
 
     def audit(
         self, project: str | None = None, *, hostname: str | None = None, record: bool = True, deadline: float = 15.0
-    ) -> audit.AuditReport:
+    ) -> AuditReport:
         """Compare the registry with what really listens; see audit.py for the verdicts.
 
         Args:
@@ -247,7 +248,7 @@ class Looking(Operations):
         look_here = host is None or listeners.is_this_host(host)
         sockets = listeners.listening() if look_here else []
         targets = {(a.hostname, a.port_number) for a in elsewhere if a.protocol == words.TCP}
-        report = audit.compare(
+        report = compare(
             here,
             elsewhere,
             list(ranges) if look_here else [],
@@ -269,7 +270,7 @@ class Looking(Operations):
         return {(protocol, port) for hostname, protocol, port in held if listeners.is_this_host(hostname)}
 
     @operation(Role.VIEWER, "audit")
-    def _record(self, report: audit.AuditReport, project: Any, hostname: str | None) -> None:
+    def _record(self, report: AuditReport, project: Any, hostname: str | None) -> None:
         report.id = sql.record_audit(report, self.actor, self.source, project, hostname)
 
     @operation(Role.ADMIN, "apply retention")

@@ -220,13 +220,13 @@ class Owning(Operations):
             raise errors.NameTaken(f"A project named {name} exists: choose another name.", field="project")
 
     def _refuse_taken_range_name(self, name: str, but: PortRange | None = None) -> None:
-        if PortRange.objects.filter(range_name=name).exclude(pk=but and but.pk).exists():
+        if PortRange.objects.filter(range_name=name).but(but).exists():
             raise errors.NameTaken(f"A range named {name} exists: choose another name.", field="range")
 
     def _refuse_overlap(self, first: int, last: int, but: PortRange | None = None) -> None:
         other = (
             PortRange.objects.filter(start_port__lte=last, end_port__gte=first)
-            .exclude(pk=but and but.pk)
+            .but(but)
             .select_related("project")
             .first()
         )
