@@ -1,0 +1,32 @@
+"""Django's PostgreSQL backend, which starts the embedded server when the first connection finds none."""
+
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db.backends.postgresql import base, client
+
+from .server import Server, bin_dir
+
+
+class DatabaseClient(client.DatabaseClient):
+    """`manage.py dbshell`, with the psql of the embedded PostgreSQL."""
+
+    executable_name = str(bin_dir() / "psql")
+
+    def runshell(self, parameters: list[str]) -> None:
+        Server(settings.PORTAL_HOME).start()
+        super().runshell(parameters)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    """A connection to the embedded PostgreSQL."""
+
+    client_class = DatabaseClient
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        try:
+            return super().get_new_connection(conn_params)
+        except psycopg.OperationalError:  # only then: a server that runs is not asked twice
+            Server(settings.PORTAL_HOME).start()
+            return super().get_new_connection(conn_params)
