@@ -31,6 +31,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}$"
 HOST_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
 # The characters of a host name or of an IPv4 or IPv6 literal: what the database checks.
 HOST_DATABASE_PATTERN = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*(%[a-z0-9._-]+)?)$"
+DURATION = r"([0-9]{1,5})\s*([mhdw])"
 # Control characters but tab and newline, and lone surrogates, which PostgreSQL or UTF-8 cannot carry.
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
@@ -130,6 +131,13 @@ def span(first: object, last: object) -> tuple[int, int]:
     return start, end
 
 
+def span_text(value: str) -> tuple[int, int]:
+    """`3150` or `3150-3159`, as people write a port or a span of ports."""
+    first, dash, last = value.partition("-")
+    start = port_text(first)
+    return span(start, port_text(last) if dash else start)
+
+
 def text(value: object, field: str, longest: int = 2000) -> str:
     """Free text that people wrote: no control characters, no more than `longest` characters."""
     if value is None:
@@ -210,9 +218,8 @@ def expiry_text(value: str) -> datetime | None:
     written = value.strip()
     if not written:
         return None
-    if short := re.fullmatch(r"([0-9]{1,5})\s*([mhdw])", written):
-        number, unit = int(short[1]), {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[short[2]]
-        return expiry(timezone.now() + timedelta(**{unit: number}))
+    if re.fullmatch(DURATION, written):
+        return expiry(timezone.now() + duration_text(written, "expires_at"))
     try:
         return expiry(datetime.fromisoformat(written))
     except (ValueError, OverflowError):
@@ -220,6 +227,15 @@ def expiry_text(value: str) -> datetime | None:
             f"expiry {_shown(value)} is not understood: write 2h, 7d or a date such as 2027-01-31.",
             field="expires_at",
         ) from None
+
+
+def duration_text(value: str, field: str) -> timedelta:
+    """A length of time as people write it: `30m`, `12h`, `30d`, `8w`."""
+    written = re.fullmatch(DURATION, value.strip())
+    if written is None:
+        raise InvalidValue(f"{field} {_shown(value)} is not understood: write 30m, 12h, 30d or 8w.", field=field)
+    unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[written[2]]
+    return timedelta(**{unit: int(written[1])})
 
 
 def nearest(name: str, names: list[str]) -> list[str]:

@@ -120,6 +120,10 @@ class Allocating(Operations):
         wishes = [wish(s) if isinstance(s, str) else s for s in services]
         return [self._hold(project, asked, reuse=not new) for asked in wishes]
 
+    def allocate_copies(self, project: str, service: str, count: int, **wanted: Any) -> list[PortAllocation]:
+        """That many new ports for one service, all or none; see `wish()` for what may be wanted."""
+        return self.allocate_many(project, [wish(service, **wanted)] * count)
+
     def reserve(
         self,
         project: str,

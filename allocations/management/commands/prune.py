@@ -1,0 +1,31 @@
+"""manage.py prune: retention."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.management import CommandParser
+
+from allocations import words
+from allocations.management.command import PortCommand
+
+
+class Command(PortCommand):
+    help = "Delete old health checks and audits. Allocations and events are history and stay."
+    example = "manage.py prune --checks 30d"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--checks", metavar="AGE", help="older than this: 12h, 30d, 8w (default: PORTAL_CHECK_RETENTION_DAYS)"
+        )
+        parser.add_argument("--json", action="store_true")
+
+    def handle(self, **options: Any) -> None:
+        age = timedelta(days=settings.PORTAL_CHECK_RETENTION_DAYS)
+        if options["checks"] is not None:
+            age = words.duration_text(options["checks"], "checks")
+        deleted = self.ports.prune(checks=age)
+        if options["json"]:
+            self.json({"success": True, "deletedChecks": deleted})
+        else:
+            self.print(f"Deleted {deleted} {'check' if deleted == 1 else 'checks'}.")
