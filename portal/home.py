@@ -1,5 +1,6 @@
 """PORTAL_HOME: the directory with the embedded database, the generated secret key and the logs."""
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -54,10 +55,8 @@ def secret_key(home: Path) -> str:
                 new.write(secrets.token_urlsafe(48))
                 new.flush()
                 os.fsync(new.fileno())
-                try:
+                with contextlib.suppress(FileExistsError):
                     os.link(new.name, path)
-                except FileExistsError:
-                    pass
         key = path.read_text().strip()
     except OSError as error:
         raise unwritable(home, error) from error

@@ -1,14 +1,221 @@
-"""Settings from the environment; a wrong value stops the start with a sentence."""
+"""Settings from the environment (README, "Configuration"); a wrong value stops the start with a sentence."""
 
+import ipaddress
 import os
+import re
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from portal import home
+from portal.embedded import server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-PORTAL_HOME = Path(os.environ.get("PORTAL_HOME") or BASE_DIR / ".portal").resolve()
-SECRET_KEY = "dev"
+
+
+# --- The environment: `.env` beside manage.py, and one helper per kind of variable. Empty is as good as not set. ---
+
+
+def read_env_file(path: Path) -> None:
+    """Put the NAME=value lines of `path` into the environment, which has the last word."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = re.fullmatch(r"\s*(?:export\s+)?([A-Z_][A-Z0-9_]*)\s*=\s*(?:\"(.*)\"|'(.*)'|(.*?))\s*", line)
+        if not found:
+            raise ImproperlyConfigured(f"{path}, line {number} is not of the form NAME=value: correct or remove it.")
+        name, *values = found.groups()
+        os.environ.setdefault(name, next(value for value in values if value is not None))
+
+
+def wrong(name: str, rule: str) -> ImproperlyConfigured:
+    """Return the error for variable `name`: its value, unless that may hold a secret, and the rule it breaks."""
+    value = "" if re.search("KEY|PASSWORD|URL", name) else f" ({os.environ[name]!r})"
+    return ImproperlyConfigured(f"{name}{value} is not right: {rule}. Correct it in the environment or in .env.")
+
+
+def text(name: str, default: str = "") -> str:
+    return os.environ.get(name, "").strip() or default
+
+
+def words(name: str) -> list[str]:
+    """Return a list whose items are separated by commas or white space."""
+    return re.split(r"[\s,]+", text(name)) if text(name) else []
+
+
+def number(name: str, default: int, lowest: int, highest: int) -> int:
+    value = text(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not lowest <= int(value) <= highest:
+        raise wrong(name, f"it takes a whole number from {lowest} to {highest}")
+    return int(value)
+
+
+def flag(name: str) -> bool:
+    value = text(name, "0").lower()
+    if value not in {"0", "1", "false", "true", "no", "yes", "off", "on"}:
+        raise wrong(name, "it takes 1 or 0")
+    return value in {"1", "true", "yes", "on"}
+
+
+def host(name: str, value: str) -> str:
+    """Return `value`, a host name or an IP address of the variable `name`."""
+    try:
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        if not re.fullmatch(r"\.?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value, re.IGNORECASE):
+            raise wrong(name, "it takes host names or IP addresses, without scheme and port") from None
+        return value.lower()
+
+
+def is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+if (BASE_DIR / ".env").exists():
+    read_env_file(BASE_DIR / ".env")
+
+# --- Portal ---
+
+_default_home = "/var/lib/portal" if os.geteuid() == 0 else ".portal"
+# From the checkout, not from the current directory: cron and a shell must find the same database.
+PORTAL_HOME = (BASE_DIR / Path(text("PORTAL_HOME", _default_home)).expanduser()).resolve()
+PORTAL_HOST = host("PORTAL_HOST", text("PORTAL_HOST", "127.0.0.1"))
+PORTAL_PORT = number("PORTAL_PORT", 3000, 1, 65535)
+PORTAL_WORKERS = number("PORTAL_WORKERS", 2, 1, 64)
+PORTAL_ANONYMOUS_READ = flag("PORTAL_ANONYMOUS_READ")
+PORTAL_ADMIN_PASSWORD = text("PORTAL_ADMIN_PASSWORD")
+PORTAL_CHECK_RETENTION_DAYS = number("PORTAL_CHECK_RETENTION_DAYS", 30, 1, 3650)
+PORTAL_ALERT_URLS = text("PORTAL_ALERT_URLS").split()  # not by commas: an address may hold one
+if not all("://" in url for url in PORTAL_ALERT_URLS):
+    raise wrong("PORTAL_ALERT_URLS", "it takes Apprise addresses (scheme://...) separated by spaces")
+try:
+    PORTAL_TRUSTED_PROXIES = [ipaddress.ip_network(word) for word in words("PORTAL_TRUSTED_PROXIES")]
+except ValueError:
+    raise wrong("PORTAL_TRUSTED_PROXIES", "it takes IP addresses or networks such as 10.0.0.0/8") from None
+
+# --- The database ---
+
+EMBEDDED_DATABASE = not text("DATABASE_URL")
+if EMBEDDED_DATABASE:
+    _server = server.Server(PORTAL_HOME)
+    _database: dict[str, Any] = {
+        "ENGINE": "portal.embedded",
+        "NAME": server.DATABASE,
+        "USER": server.USER,
+        "HOST": str(_server.socket_dir),
+        "PORT": server.PORT,
+    }
+else:
+    try:
+        _database = dict(dj_database_url.parse(text("DATABASE_URL")))
+    except ValueError:
+        _database = {}
+    if _database.get("ENGINE") != "django.db.backends.postgresql" or not _database["NAME"]:
+        raise wrong(
+            "DATABASE_URL", "it takes the address of a PostgreSQL database, postgresql://user:password@host/name"
+        )
+
+# Nothing waits for ever, on neither side: milliseconds for the server, seconds for the client but tcp_user_timeout.
+_limits = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
+_client_limits = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "application_name": "portal",
+}
+_given = _database.get("OPTIONS", {})  # of DATABASE_URL: they win
+_server_options = " ".join([*(f"-c {name}={value}" for name, value in _limits.items()), _given.get("options", "")])
+# No pool and no persistent connections. A connection costs 2 ms; a pool runs threads in every process that connects,
+# answers a database that is gone after 30 s only, and one forgotten connection per thread hangs the whole site.
+_database |= {
+    "OPTIONS": {**_client_limits, **_given, "options": _server_options.strip()},
+    "CONN_MAX_AGE": 0,
+    "TEST": {"NAME": f"test_{_database['NAME']}{text('PORTAL_TEST_DB_SUFFIX')}"},
+}
+DATABASES = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Security ---
+
+SECRET_KEY = text("PORTAL_SECRET_KEY")
+if not SECRET_KEY and EMBEDDED_DATABASE:
+    SECRET_KEY = home.secret_key(PORTAL_HOME)
+elif not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "PORTAL_SECRET_KEY is not set, and with DATABASE_URL all Portals of that database need the same one: set it to "
+        'the output of `python3 -c "import secrets; print(secrets.token_urlsafe(48))"`, and keep it.'
+    )
+elif len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5:
+    raise wrong("PORTAL_SECRET_KEY", "it takes at least 50 characters, best of chance")
+
+_hosts = [host("PORTAL_ALLOWED_HOSTS", word) for word in words("PORTAL_ALLOWED_HOSTS")]
+ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *(f"[{name}]" if ":" in name else name for name in _hosts)]
+if is_loopback(PORTAL_HOST) and PORTAL_HOST not in {"localhost", "127.0.0.1", "::1"}:
+    ALLOWED_HOSTS.append(PORTAL_HOST)
+# Who comes by a loopback name never leaves this machine. Any other name is reached over a network, and that takes TLS:
+# a proxy or tunnel in front, named in PORTAL_TRUSTED_PROXIES.
+HTTPS = not all(is_loopback(name) for name in _hosts)
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+# portal.middleware drops the header unless a trusted proxy sent it.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+    }
+}
+
+# Cookies know no ports: two Portals on one machine would log each other's users out.
+SESSION_COOKIE_NAME = f"portal_session_{PORTAL_PORT}"
+CSRF_COOKIE_NAME = f"portal_csrf_{PORTAL_PORT}"
+SESSION_COOKIE_AGE = 7 * 24 * 3600
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LOGIN_URL, LOGIN_REDIRECT_URL, LOGOUT_REDIRECT_URL = "login", "home", "login"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # who keeps trying is locked out no longer than others
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
+
+# --- Django ---
+
 DEBUG = False
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", "testserver"]
+ROOT_URLCONF = "portal.urls"
+WSGI_APPLICATION = "portal.wsgi.application"
+ASGI_APPLICATION = "portal.asgi.application"
 INSTALLED_APPS = [
+    "allocations",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -16,10 +223,61 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
-    "allocations",
+    "django_htmx",
+    "template_partials",
+    "axes",
+    "csp",
 ]
-DATABASES = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "portal", "USER": "portal", "HOST": "/tmp/brief/pg", "TEST": {"NAME": "test_portal" + os.environ.get("PORTAL_TEST_DB_SUFFIX", "")}}}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-USE_TZ = True
-ROOT_URLCONF = "portal.urls"
-TEMPLATES = []
+MIDDLEWARE = [
+    "portal.middleware.RequestMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "portal.middleware.StaticFilesMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    # Every page asks for a login unless it says @login_not_required.
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
+    "portal.middleware.PrivatePagesMiddleware",  # last, and synchronous: see there
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {
+            "builtins": ["template_partials.templatetags.partials"],
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    }
+]
+STATIC_URL = "static/"
+STATIC_ROOT = PORTAL_HOME / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+TIME_ZONE, USE_TZ, USE_I18N = "UTC", True, False
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(request_id)s: %(message)s"}},
+    "filters": {"request": {"()": "portal.middleware.RequestFilter"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {
+        "portal": {"level": "INFO"},
+        "allocations": {"level": "INFO"},
+        "django.request": {"level": "ERROR"},  # a 4xx has its line from portal.middleware
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+    },
+}

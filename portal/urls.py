@@ -1,1 +1,12 @@
-urlpatterns = []
+"""Every address of Portal."""
+
+from django.contrib import admin
+from django.urls import path
+
+from portal import probes
+
+urlpatterns = [
+    path("healthz", probes.healthz, name="healthz"),
+    path("readyz", probes.readyz, name="readyz"),
+    path("admin/", admin.site.urls),
+]

@@ -1,5 +1,6 @@
 """Django's PostgreSQL backend, which starts the embedded server when the first connection finds none."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ class DatabaseClient(client.DatabaseClient):
 
     executable_name = str(bin_dir() / "psql")
 
-    def runshell(self, parameters: list[str]) -> None:
+    def runshell(self, parameters: Iterable[str]) -> None:
         Server(settings.PORTAL_HOME).start()
         super().runshell(parameters)
 

@@ -238,7 +238,7 @@ class Server:
         )
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None, stdin: str = "") -> None:
-        """Run one of the server's programs, in `cwd` (the data directory unless given); raise CannotStart if it fails."""
+        """Run one of the server's programs in `cwd`, the data directory unless given; CannotStart if it fails."""
         status, output = self._execute(self._programs() / program, *arguments, cwd=cwd or self.data, stdin=stdin)
         if status or "ERROR:" in output:  # a single-user server reports an error and ends with 0
             raise self._cannot_start(f"{program}: {' '.join(output.split())[-500:]}")
