@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, transaction
 
 from .errors import NotPermitted
 
@@ -88,3 +92,24 @@ class Caller:
 def trusted(name: str) -> Caller:
     """A caller who has all rights because they have the shell: commands and Python code."""
     return Caller(name=name, role=Role.ADMIN)
+
+
+def make_first_admin(password: str = "") -> str | None:
+    """Make the superuser `admin` on an installation without users.
+
+    Args:
+        password: of the new user; empty for one of chance.
+
+    Returns:
+        The password, to be shown once; None where there are users already.
+    """
+    users = get_user_model()._default_manager
+    if users.exists():
+        return None
+    password = password or secrets.token_urlsafe(12)
+    try:
+        with transaction.atomic():
+            users.create_superuser("admin", password=password)
+    except IntegrityError:  # another `up` was quicker
+        return None
+    return password

@@ -243,6 +243,11 @@ def nearest(name: str, names: list[str]) -> list[str]:
     return get_close_matches(name, names, n=3, cutoff=0.5)
 
 
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def either(names: list[str]) -> str:
     """`a`, `a or b`, `a, b or c`: names as a sentence lists them."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -46,11 +46,18 @@ class PortCommand(RichCommand):
     example = ""
     refused = REFUSED
     # The registry's commands need no check of pages and admin before they may run.
-    requires_system_checks: Sequence[str] = ()
+    requires_system_checks: tuple[str, ...] = ()
     # They work, but are Django's, not Portal's: --help tells of Portal.
-    suppressed_base_arguments = frozenset(
-        {"--version", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color", "--verbosity", "-v"}
-    )
+    suppressed_base_arguments = {
+        "--version",
+        "--settings",
+        "--pythonpath",
+        "--traceback",
+        "--no-color",
+        "--force-color",
+        "--verbosity",
+        "-v",
+    }
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         epilog = f"example:\n  {self.example}" if self.example else ""
