@@ -2,7 +2,6 @@
 
 import ipaddress
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,71 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 
 from portal import home
 from portal.embedded import server
+from portal.environment import flag, host, is_loopback, number, read_env_file, text, words, wrong
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-
-
-# --- The environment: `.env` beside manage.py, and one helper per kind of variable. Empty is as good as not set. ---
-
-
-def read_env_file(path: Path) -> None:
-    """Put the NAME=value lines of `path` into the environment, which has the last word."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        found = re.fullmatch(r"\s*(?:export\s+)?([A-Z_][A-Z0-9_]*)\s*=\s*(?:\"(.*)\"|'(.*)'|(.*?))\s*", line)
-        if not found:
-            raise ImproperlyConfigured(f"{path}, line {number} is not of the form NAME=value: correct or remove it.")
-        name, *values = found.groups()
-        os.environ.setdefault(name, next(value for value in values if value is not None))
-
-
-def wrong(name: str, rule: str) -> ImproperlyConfigured:
-    """Return the error for variable `name`: its value, unless that may hold a secret, and the rule it breaks."""
-    value = "" if re.search("KEY|PASSWORD|URL", name) else f" ({os.environ[name]!r})"
-    return ImproperlyConfigured(f"{name}{value} is not right: {rule}. Correct it in the environment or in .env.")
-
-
-def text(name: str, default: str = "") -> str:
-    return os.environ.get(name, "").strip() or default
-
-
-def words(name: str) -> list[str]:
-    """Return a list whose items are separated by commas or white space."""
-    return re.split(r"[\s,]+", text(name)) if text(name) else []
-
-
-def number(name: str, default: int, lowest: int, highest: int) -> int:
-    value = text(name, str(default))
-    if not re.fullmatch(r"[0-9]{1,9}", value) or not lowest <= int(value) <= highest:
-        raise wrong(name, f"it takes a whole number from {lowest} to {highest}")
-    return int(value)
-
-
-def flag(name: str) -> bool:
-    value = text(name, "0").lower()
-    if value not in {"0", "1", "false", "true", "no", "yes", "off", "on"}:
-        raise wrong(name, "it takes 1 or 0")
-    return value in {"1", "true", "yes", "on"}
-
-
-def host(name: str, value: str) -> str:
-    """Return `value`, a host name or an IP address of the variable `name`."""
-    try:
-        return str(ipaddress.ip_address(value.strip("[]")))
-    except ValueError:
-        if not re.fullmatch(r"\.?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", value, re.IGNORECASE):
-            raise wrong(name, "it takes host names or IP addresses, without scheme and port") from None
-        return value.lower()
-
-
-def is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-
-
 if (BASE_DIR / ".env").exists():
     read_env_file(BASE_DIR / ".env")
 
