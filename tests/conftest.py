@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
 
 from portal import home
 from portal.embedded.server import Server
+from tests.system_postgres import programs, system_postgres
+from tests.tools import cannot_run
 
 in_use = pytest.StashKey[int]()
 
@@ -34,3 +37,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         pass
     finally:
         os.close(lock)
+
+
+@pytest.fixture(scope="session")
+def system_database_url() -> Iterator[str]:
+    """DATABASE_URL of a PostgreSQL of the system, without any table."""
+    bin_dir = programs()
+    if bin_dir is None:
+        cannot_run("no PostgreSQL of the system: apt-get install -y --no-install-recommends postgresql")
+    with system_postgres(bin_dir) as url:
+        yield url
