@@ -192,6 +192,17 @@ class ListenerQuerySet(models.QuerySet["Listener"]):
             .filter(range_project_id__isnull=False)
         )
 
+    def in_ranges_of(self, project: Project) -> Self:
+        """Those of `unallocated()` that lie in ranges of the project."""
+        return self.filter(range_project_id=project.pk)
+
+    def matching(self, text: str) -> Self:
+        """Those in which a person would find `text`: the process, the host, the address, or the port."""
+        found = Q(process__icontains=text) | Q(hostname__icontains=text) | Q(address__icontains=text)
+        if text.isascii() and text.isdigit() and len(text) <= 5:
+            found |= Q(port=int(text))
+        return self.filter(found)
+
     def visible_to(self, caller: Caller) -> Self:
         """Those of `unallocated()` that lie in ranges of projects the caller may see."""
         if not caller.may_look:
@@ -207,6 +218,11 @@ class EventQuerySet(models.QuerySet["Event"]):
         if not caller.may_look:
             return self.none()
         return self if caller.projects is None else self.filter(project_id__in=caller.projects)
+
+    def with_project_name(self) -> Self:
+        """With `project_name`, what the project is called now; NULL where it is gone."""
+        named = _rows("Project").filter(pk=OuterRef("project_id")).values("name")
+        return self.annotate(project_name=Subquery(named[:1]))
 
     def of(self, subject: models.Model) -> Self:
         """That of one project, range or allocation."""

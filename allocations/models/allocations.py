@@ -174,6 +174,14 @@ class PortAllocation(models.Model):
         return f"{self.port_number}/{self.protocol}{where}"
 
     @property
+    def state(self) -> str:
+        """What a person is shown: free is nobody's, so it is one of reserved, released, allocated (no audit has
+        looked yet), listening, not-running, conflict, unknown."""
+        if self.status != Status.ALLOCATED:
+            return str(self.status)
+        return {"up": "listening", "down": "not-running"}.get(self.health or "", self.health or "allocated")
+
+    @property
     def is_held(self) -> bool:
         """Neither released nor about to be: the port is this row's."""
         return self.status != Status.RELEASED

@@ -1,0 +1,117 @@
+"""What every page shares: who asks, page or fragment, and how a refusal is shown."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Page, Paginator
+from django.db import Error as DatabaseFault
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.http import require_http_methods
+
+from .access import Caller, Role
+from .errors import NotFound, PortError, Unavailable
+from .ports import PortManager
+from .ports.refusals import refusal_of
+
+PER_PAGE = 100
+View = Callable[..., HttpResponseBase]
+
+
+def caller_of(request: HttpRequest) -> Caller:
+    """Whose rights apply; looked up once per request."""
+    found: Caller | None = getattr(request, "caller", None)
+    if found is None:
+        found = Caller.of_user(request.user)
+        request.caller = found  # type: ignore[attr-defined]
+    return found
+
+
+def ports_of(request: HttpRequest) -> PortManager:
+    """The manager in the name of who asks."""
+    caller = caller_of(request)
+    return PortManager(actor=caller.name, source="web", caller=caller)
+
+
+def wants_fragment(request: HttpRequest) -> bool:
+    """Whether htmx asks for a part of the page: not for a boosted link, nor to restore its history."""
+    htmx = request.htmx  # type: ignore[attr-defined]
+    return bool(htmx) and not htmx.boosted and not htmx.history_restore_request
+
+
+def page(
+    request: HttpRequest, template: str, partial: str = "", context: Mapping[str, Any] | None = None, status: int = 200
+) -> HttpResponse:
+    """The partial of the template to htmx, the page to anyone else.
+
+    Args:
+        partial: its name, which is the name of the DOM id that it replaces, too; empty: always the page.
+    """
+    name = f"{template}#{partial}" if partial and wants_fragment(request) else template
+    response = render(request, name, {"caller": caller_of(request), **(context or {})}, status=status)
+    patch_vary_headers(response, ["HX-Request", "HX-Boosted", "HX-History-Restore-Request"])
+    return response
+
+
+def door(*methods: str, role: Role = Role.VIEWER, doing: str = "look at ports") -> Callable[[View], View]:
+    """Make a function a view: its methods, the least role that may open it, and a page for every refusal."""
+
+    def decorate(view: View) -> View:
+        @require_http_methods(list(methods) or ["GET", "HEAD"])
+        @functools.wraps(view)
+        def run(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            try:
+                caller_of(request).require(role, doing)
+                return view(request, *args, **kwargs)
+            except PortError as refusal:
+                return refused(request, refusal)
+            except DatabaseFault as fault:
+                known = refusal_of(fault)
+                if known is None:
+                    raise
+                return refused(request, known)
+
+        return run
+
+    return decorate
+
+
+def refused(request: HttpRequest, refusal: PortError) -> HttpResponse:
+    """The page of a refusal. What one may not see looks like what does not exist."""
+    if isinstance(refusal, NotFound):
+        response = page(request, "404.html", context={"refusal": refusal}, status=404)
+    else:
+        response = render(request, "refused.html", {"refusal": refusal, "caller": None}, status=refusal.status)
+    if isinstance(refusal, Unavailable):
+        response["Retry-After"] = str(refusal.details.get("retry_after", 2))
+    return response
+
+
+def done(request: HttpRequest, sentence: str, to: Any, **kwargs: Any) -> HttpResponse:
+    """After a change: say it, and send the browser on with a 303, htmx by its own header."""
+    messages.success(request, sentence)
+    target: HttpResponse = redirect(to, **kwargs)
+    if wants_fragment(request):
+        return HttpResponse(status=204, headers={"HX-Redirect": target["Location"]})
+    target.status_code = 303
+    return target
+
+
+def paged(request: HttpRequest, rows: Any, per_page: int = PER_PAGE) -> Page[Any]:
+    """The page of `rows` that `?page=` names; nonsense is the first, too far is the last."""
+    return Paginator(rows, per_page).get_page(request.GET.get("page"))
+
+
+def without_page(request: HttpRequest, names: Iterable[str]) -> str:
+    """The query string of those parameters, for the links to other pages of a list."""
+    kept = request.GET.copy()
+    for name in list(kept):
+        if name not in set(names):
+            del kept[name]
+    return kept.urlencode()

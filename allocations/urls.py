@@ -1,0 +1,33 @@
+"""The addresses of the dashboard."""
+
+from django.contrib.auth import views as auth
+from django.urls import path
+
+from .views import allocations, home, listeners, projects, ranges
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("audit", home.audit_now, name="audit"),
+    path("search", home.search, name="search"),
+    path("events", home.events, name="events"),
+    path("add-project", projects.add, name="project-add"),
+    path("projects/<str:name>", projects.project, name="project"),
+    path("projects/<str:name>/allocate", projects.allocate, name="allocate"),
+    path("projects/<str:name>/reserve", projects.reserve, name="reserve"),
+    path("projects/<str:name>/edit", projects.edit, name="project-edit"),
+    path("projects/<str:name>/delete", projects.delete, name="project-delete"),
+    path("allocations/<uuid:pk>", allocations.allocation, name="allocation"),
+    path("allocations/<uuid:pk>/row", allocations.row, name="allocation-row"),
+    path("allocations/<uuid:pk>/edit", allocations.edit, name="allocation-edit"),
+    path("allocations/<uuid:pk>/release", allocations.release, name="release"),
+    path("ranges", ranges.ranges, name="ranges"),
+    path("ranges/add", ranges.add, name="range-add"),
+    path("ranges/<uuid:pk>/edit", ranges.edit, name="range-edit"),
+    path("ranges/<uuid:pk>/delete", ranges.delete, name="range-delete"),
+    path("listeners", listeners.listeners, name="listeners"),
+    path("listeners/adopt", listeners.adopt, name="adopt"),
+    path("login", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout", auth.LogoutView.as_view(), name="logout"),
+    path("password", auth.PasswordChangeView.as_view(), name="password_change"),
+    path("password/done", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),
+]

@@ -1,0 +1,110 @@
+"""One allocation: everything about it, edit in place, release after asking."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+
+from allocations import listeners
+from allocations.access import Role
+from allocations.errors import PortError, UnknownAllocation
+from allocations.forms import EditForm, EditReservationForm, PortForm
+from allocations.models import Event, Listener, PortAllocation, Status
+from allocations.pages import caller_of, done, door, page, paged, ports_of
+
+CHECKS_PER_PAGE = 20
+
+
+def _found(request: HttpRequest, pk: UUID) -> PortAllocation:
+    rows = PortAllocation.objects.visible_to(caller_of(request)).select_related("project", "port_range")
+    found = rows.filter(pk=pk).first()
+    if found is None:
+        raise UnknownAllocation("There is no such allocation.")
+    return found
+
+
+@door()
+def allocation(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Everything about one allocation, its checks, and its events."""
+    found = _found(request, pk)
+    checks = found.checks.all()
+    by_verdict = checks.uptime()
+    seen = by_verdict.get("up", 0) + by_verdict.get("down", 0) + by_verdict.get("conflict", 0)
+    context = {
+        "allocation": found,
+        "checks": paged(request, checks, CHECKS_PER_PAGE),
+        "uptime": round(100 * by_verdict.get("up", 0) / seen, 1) if seen else None,
+        "check_count": sum(by_verdict.values()),
+        "listeners": Listener.objects.filter(hostname=found.hostname, protocol=found.protocol, port=found.port_number),
+        "events": Event.objects.of(found)[:50],
+    }
+    return page(request, "allocations/allocation.html", "checks", context)
+
+
+@door()
+def row(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """The allocation's row of the project's table: what *Cancel* puts back."""
+    return page(request, "allocations/project.html", "row", {"a": _found(request, pk)})
+
+
+@door("GET", "POST", role=Role.OPERATOR, doing="change allocations")
+def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Edit in place: htmx gets the row as a form, and the row again when it is saved."""
+    found = _found(request, pk)
+    form = _form(request, found)
+    if request.method == "POST":
+        changed = form.attempt(ports_of(request).update_allocation, pk)
+        if changed is not None:
+            if request.htmx:  # type: ignore[attr-defined]
+                return page(request, "allocations/project.html", "row", {"a": changed})
+            return done(request, "Saved.", reverse("allocation", args=[pk]))
+    context = {"a": found, "form": form, "heading": f"Edit {found.label}", "button": "Save"}
+    context["back"] = reverse("allocation", args=[pk])
+    status = form.status if form.errors else 200
+    if request.htmx:  # type: ignore[attr-defined]
+        return page(request, "allocations/project.html", "row_form", context, status)
+    return page(request, "allocations/form.html", context=context, status=status)
+
+
+def _form(request: HttpRequest, found: PortAllocation) -> PortForm:
+    if found.status == Status.RESERVED:
+        until = f"{found.expires_at:%Y-%m-%dT%H:%M%z}" if found.expires_at else ""
+        initial = {"description": found.description, "expires_at": until}
+        return EditReservationForm(request.POST or None, initial=initial, prefix=f"a{found.pk}")
+    return EditForm(
+        request.POST or None,
+        initial={
+            "new_name": found.service_name,
+            "service_type": found.service_type,
+            "description": found.description,
+            "cloudflare_hostname": found.cloudflare_hostname or "",
+        },
+        prefix=f"a{found.pk}",
+    )
+
+
+@door("GET", "POST", role=Role.OPERATOR, doing="release ports")
+def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Release, after asking and saying what listens there."""
+    found, refusal = _found(request, pk), None
+    project = reverse("project", args=[found.project.name])
+    if request.method == "POST":
+        try:
+            released = ports_of(request).release_allocation(pk)
+            return done(request, f"{released.label} released {released.address}.", project)
+        except PortError as error:
+            refusal = error
+    listening = None
+    if listeners.is_this_host(found.hostname):
+        listening = listeners.is_listening(found.port_number, found.protocol)
+    context = {
+        "allocation": found,
+        "listening": listening,
+        "is_here": listeners.is_this_host(found.hostname),
+        "back": project,
+        "refusal": refusal,
+    }
+    return page(request, "allocations/release.html", "confirm", context, refusal.status if refusal else 200)

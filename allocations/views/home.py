@@ -1,0 +1,106 @@
+"""Home, search, history, and the audit that a person asks for."""
+
+from __future__ import annotations
+
+from django.db.models import Count, Q
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+
+from allocations import words
+from allocations.errors import PortError
+from allocations.models import Audit, Event, Listener, PortAllocation, Project
+from allocations.pages import caller_of, done, door, page, paged, ports_of, without_page
+
+CARDS_PER_PAGE = 60
+MOST_FOUND = 20
+
+
+@door()
+def home(request: HttpRequest) -> HttpResponseBase:
+    """All projects with their bars, the totals, and the last audit."""
+    return page(request, "allocations/home.html", _asked_for(request), _home(request))
+
+
+def _asked_for(request: HttpRequest) -> str:
+    """The home page refreshes its totals by itself; paging and filtering replace the cards."""
+    return "totals" if request.GET.get("part") == "totals" else "cards"
+
+
+def _home(request: HttpRequest) -> dict[str, object]:
+    caller = caller_of(request)
+    text = request.GET.get("q", "").strip()[:255].replace("\0", "")
+    shown = Project.objects.visible_to(caller).named(text).with_usage()
+    return _totals(request) | {
+        "projects": paged(request, shown, CARDS_PER_PAGE),
+        "q": text,
+        "query": without_page(request, ["q"]),
+    }
+
+
+def _totals(request: HttpRequest) -> dict[str, object]:
+    caller = caller_of(request)
+    allocated = Q(status="allocated")
+    totals = (
+        PortAllocation.objects.visible_to(caller)
+        .held()
+        .aggregate(
+            allocated=Count("pk", filter=allocated),
+            in_use=Count("pk", filter=allocated & Q(health="up")),
+            not_running=Count("pk", filter=allocated & Q(health__in=("down", "conflict"))),
+            unknown=Count("pk", filter=allocated & Q(health="unknown")),
+            unaudited=Count("pk", filter=allocated & Q(health__isnull=True)),
+            reserved=Count("pk", filter=Q(status="reserved")),
+        )
+    )
+    in_use, count = totals["in_use"], totals["allocated"]
+    totals["health"] = (200 * in_use + count) // (2 * count) if count else 100
+    totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
+    return {"totals": totals, "last_audit": Audit.objects.filter(project=None, hostname=None).first()}
+
+
+@door("POST", doing="audit")
+def audit_now(request: HttpRequest) -> HttpResponseBase:
+    """Audit, and show the totals as they are now."""
+    report = ports_of(request).audit()
+    if request.htmx:  # type: ignore[attr-defined]
+        return page(request, "allocations/home.html", "totals", _totals(request) | {"report": report})
+    summary = report.summary
+    return done(request, f"Audited: {summary.in_use} of {summary.allocated} services listen.", reverse("home"))
+
+
+@door()
+def search(request: HttpRequest) -> HttpResponseBase:
+    """What a person types: a project, a service, a port, or a hostname."""
+    caller, text = caller_of(request), request.GET.get("q", "").strip()[:255].replace("\0", "")
+    found: dict[str, object] = {"q": text}
+    if text:
+        held = PortAllocation.objects.visible_to(caller).held().matching(text)
+        listening = Listener.objects.unallocated().visible_to(caller).matching(text)
+        found |= {
+            "projects": Project.objects.visible_to(caller).named(text)[:MOST_FOUND],
+            "allocations": held.select_related("project")[:MOST_FOUND],
+            "listeners": listening[:MOST_FOUND],
+            "explanation": _explained(request, text),
+        }
+    return page(request, "allocations/search.html", "results", found)
+
+
+def _explained(request: HttpRequest, text: str) -> object:
+    """For a number, what the port is: also one that nobody holds."""
+    try:
+        return ports_of(request).explain(words.port_text(text))
+    except PortError:  # no port: then it is a name
+        return None
+
+
+@door()
+def events(request: HttpRequest) -> HttpResponseBase:
+    """The history, newest first."""
+    caller = caller_of(request)
+    rows = Event.objects.visible_to(caller).with_project_name()
+    project = request.GET.get("project", "")[:255].replace("\0", "")
+    if project:
+        rows = rows.filter(project_id__in=Project.objects.visible_to(caller).filter(name=project).values("pk"))
+    context = {"events": paged(request, rows, 50), "project": project, "query": without_page(request, ["project"])}
+    return page(request, "allocations/events.html", "history", context)

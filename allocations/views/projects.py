@@ -1,0 +1,181 @@
+"""Projects: their map, their allocations, and what can be done with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import reverse
+
+from allocations import words
+from allocations.access import Role
+from allocations.errors import PortError, UnknownProject
+from allocations.forms import AllocateForm, EditProjectForm, FilterForm, PortForm, ProjectForm, ReserveForm
+from allocations.models import Event, Listener, PortAllocation, PortRange, Project
+from allocations.pages import caller_of, done, door, page, paged, ports_of, without_page
+from allocations.portmap import PortMap, port_map
+
+EVENTS_SHOWN = 10
+FILTERS = ("q", "status", "host", "protocol")
+
+
+@door()
+def project(request: HttpRequest, name: str) -> HttpResponseBase:
+    """A project: its map, its allocations with filters, its recent events."""
+    return _shown(request, name)
+
+
+def _shown(
+    request: HttpRequest,
+    name: str,
+    *,
+    allocate: PortForm | None = None,
+    reserve: PortForm | None = None,
+    status: int = 200,
+) -> HttpResponseBase:
+    found = _found(request, name)
+    wanted = _port_of(request)
+    context = {
+        "project": found,
+        "maps": _maps(request, found),
+        "allocate_form": allocate or AllocateForm(initial={"port": wanted or ""}),
+        "reserve_form": reserve or ReserveForm(initial={"first": wanted or ""}),
+        "events": Event.objects.visible_to(caller_of(request)).filter(project_id=found.pk)[:EVENTS_SHOWN],
+        **_table(request, name),
+    }
+    return page(request, "allocations/project.html", _asked_for(request), context, status)
+
+
+def _asked_for(request: HttpRequest) -> str:
+    """Filters replace the table alone; everything else replaces the page's body."""
+    return "table" if request.method == "GET" else "project"
+
+
+def _found(request: HttpRequest, name: str) -> Project:
+    found = Project.objects.visible_to(caller_of(request)).with_usage().filter(name=name).first()
+    if found is None:
+        raise UnknownProject(f"There is no project {name}.", field="project")
+    return found
+
+
+def _port_of(request: HttpRequest) -> int | None:
+    """The free cell that was followed: `?port=3105`."""
+    try:
+        return words.port_text(request.GET.get("port", ""))
+    except PortError:
+        return None
+
+
+def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
+    ranges = list(PortRange.objects.filter(project=found).with_usage())
+    held = PortAllocation.objects.visible_to(caller_of(request)).held().filter(port_range__project=found)
+    listeners = Listener.objects.unallocated().in_ranges_of(found)
+    try:
+        first = words.port_text(request.GET.get("from", ""))
+    except PortError:
+        first = None
+    allocations, strays = list(held.select_related("project")), list(listeners)
+    return [
+        port_map(
+            r,
+            [a for a in allocations if a.port_range_id == r.pk],
+            [s for s in strays if r.start_port <= s.port <= r.end_port],
+            first,
+        )
+        for r in ranges
+    ]
+
+
+def _table(request: HttpRequest, name: str) -> dict[str, Any]:
+    """The project's allocations, filtered; a filter that makes no sense is shown with its error and filters nothing."""
+    form = FilterForm(request.GET)
+    wanted = form.cleaned_data if form.is_valid() else {}
+    refusal = None
+    try:
+        rows = ports_of(request).list(
+            name,
+            status=wanted.get("status") or None,
+            hostname=wanted.get("host") or None,
+            protocol=wanted.get("protocol") or None,
+            text=wanted.get("q") or "",
+        )
+    except PortError as error:
+        rows, refusal = ports_of(request).list(name), error
+    return {
+        "rows": paged(request, rows),
+        "filter": form,
+        "is_filtered": any(wanted.get(f) for f in FILTERS),
+        "query": without_page(request, FILTERS),
+        "filter_refusal": refusal,
+    }
+
+
+@door("POST", role=Role.OPERATOR, doing="allocate ports")
+def allocate(request: HttpRequest, name: str) -> HttpResponseBase:
+    """A port for a service: the one it has, or a new one."""
+    form = AllocateForm(request.POST)
+    ports = ports_of(request)
+    given = form.attempt(lambda service_name, **wanted: ports.get_or_allocate(name, service_name, **wanted))
+    if given is None:
+        return _shown(request, name, allocate=form, status=form.status)
+    verb = "has" if given.created else "had already"
+    return done(request, f"{given.label} {verb} {given.address}.", reverse("project", args=[name]))
+
+
+@door("POST", role=Role.OPERATOR, doing="reserve ports")
+def reserve(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Ports held for later."""
+    form = ReserveForm(request.POST)
+    held = form.attempt(ports_of(request).reserve_block, name)
+    if held is None:
+        return _shown(request, name, reserve=form, status=form.status)
+    span = f"{held[0].port_number}" if len(held) == 1 else f"{held[0].port_number}-{held[-1].port_number}"
+    return done(request, f"Reserved {span}.", reverse("project", args=[name]))
+
+
+@door("GET", "POST", role=Role.ADMIN, doing="add projects")
+def add(request: HttpRequest) -> HttpResponseBase:
+    """A new project with a range."""
+    form = ProjectForm(request.POST or None)
+    if request.method == "POST":
+        made = form.attempt(ports_of(request).add_project)
+        if made is not None:
+            return done(request, f"Added {made.name}.", reverse("project", args=[made.name]))
+    context = {"form": form, "heading": "Add a project", "button": "Add project", "back": reverse("home")}
+    return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)
+
+
+@door("GET", "POST", role=Role.ADMIN, doing="change projects")
+def edit(request: HttpRequest, name: str) -> HttpResponseBase:
+    """A project's name and description."""
+    found = _found(request, name)
+    form = EditProjectForm(request.POST or None, initial={"new_name": found.name, "description": found.description})
+    if request.method == "POST":
+        changed = form.attempt(ports_of(request).update_project, name)
+        if changed is not None:
+            return done(request, "Saved.", reverse("project", args=[changed.name]))
+    back = reverse("project", args=[name])
+    context = {"form": form, "heading": f"Edit {name}", "button": "Save", "back": back, "project": found}
+    return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)
+
+
+@door("GET", "POST", role=Role.ADMIN, doing="delete projects")
+def delete(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Delete a project, after asking."""
+    found, refusal = _found(request, name), None
+    if request.method == "POST":
+        try:
+            ports_of(request).delete_project(name)
+            return done(request, f"Deleted {name}.", reverse("home"))
+        except PortError as error:
+            refusal = error
+    context = {
+        "heading": f"Delete {name}?",
+        "sentence": "Its ranges go with it. A project that holds or held ports cannot be deleted.",
+        "button": "Delete project",
+        "back": reverse("project", args=[name]),
+        "project": found,
+        "refusal": refusal,
+    }
+    return page(request, "allocations/confirm.html", "confirm", context, refusal.status if refusal else 200)
