@@ -1,10 +1,13 @@
 # ruff: noqa: N999 - the name that gunicorn expects
-"""gunicorn's settings: `gunicorn --config portal/gunicorn.conf.py`, from the directory of manage.py."""
+"""gunicorn's settings: `gunicorn --config portal/gunicorn.conf.py`, from anywhere."""
 
 import sys
+from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+chdir = str(Path(__file__).resolve().parent.parent)
+sys.path.insert(0, chdir)  # gunicorn changes there after it has read this file
 try:
     from portal import settings
 except ImproperlyConfigured as error:

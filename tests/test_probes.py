@@ -4,7 +4,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 
 def test_healthz_asks_neither_login_nor_database(client: Client) -> None:
@@ -48,6 +48,6 @@ def test_probes_are_read_only(client: Client, probe: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "status"), [("/healthz", 200), ("/admin/", 301)])
-def test_only_probes_answer_without_https(client: Client, settings: SettingsWrapper, path: str, status: int) -> None:
+def test_only_probes_answer_without_https(client: Client, settings: Settings, path: str, status: int) -> None:
     settings.SECURE_SSL_REDIRECT = True
     assert client.get(path).status_code == status

