@@ -1,0 +1,76 @@
+"""Request ids, the request log, headers, static files, and who is believed to be the client."""
+
+import logging
+from ipaddress import ip_network
+
+import pytest
+from django.test import Client, RequestFactory
+from pytest_django import Settings
+
+from portal.middleware import settle_client
+
+
+def test_pages_have_every_header(client: Client) -> None:
+    headers = client.get("/nowhere").headers
+
+    assert headers["Cache-Control"] == "private, no-store"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert "camera=()" in headers["Permissions-Policy"]
+    assert len(headers["X-Request-ID"]) == 16
+
+
+def test_log_line_cannot_be_forged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "portal.requests")
+
+    client.get("/a%0d%0aINFO forged%1b[31m", {"token": "geheim"})
+
+    [line] = [record.getMessage() for record in caplog.records if record.name == "portal.requests"]
+    assert line.startswith(r"127.0.0.1 GET /a\r\nINFO forged\x1b[31m 404 ")
+    assert "geheim" not in line
+
+
+def test_static_files(client: Client) -> None:
+    response = client.get("/static/admin/css/base.css")
+
+    assert response.status_code == 200
+    assert not response.streaming  # an asynchronous server would send it chunk by chunk from a thread
+    assert response.headers["Content-Type"].startswith("text/css")
+    assert response.headers["X-Request-ID"]
+    assert client.head("/static/admin/css/base.css").content == b""
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "client", "trusted"),
+    [
+        ("203.0.113.9", "", "203.0.113.9", False),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9", False),  # anybody can write the header
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1", True),
+        ("10.0.0.1", "1.1.1.1, 198.51.100.1", "198.51.100.1", True),  # only the nearest hop is the proxy's word
+        ("10.0.0.1", "198.51.100.1, 10.0.0.2", "198.51.100.1", True),
+        ("10.0.0.1", "unknown", "10.0.0.1", True),
+        ("10.0.0.1", "", "10.0.0.1", True),
+        ("", "198.51.100.1", "", False),
+    ],
+)
+def test_client_address(settings: Settings, peer: str, forwarded_for: str, client: str, trusted: bool) -> None:
+    settings.PORTAL_TRUSTED_PROXIES = [ip_network("10.0.0.0/8")]
+    request = RequestFactory().get(
+        "/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded_for, HTTP_X_FORWARDED_PROTO="https"
+    )
+
+    assert settle_client(request) is trusted
+    assert request.META["REMOTE_ADDR"] == client
+    assert request.is_secure() is trusted
+
+
+def test_request_id_of_a_trusted_proxy_is_kept(client: Client, settings: Settings) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "from-outside"}).headers["X-Request-ID"] != "from-outside"
+
+    settings.PORTAL_TRUSTED_PROXIES = [ip_network("127.0.0.1")]
+
+    assert client.get("/healthz", headers={"X-Request-ID": "from-outside"}).headers["X-Request-ID"] == "from-outside"
+    assert client.get("/healthz", headers={"X-Request-ID": "a b"}).headers["X-Request-ID"] != "a b"

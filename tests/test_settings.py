@@ -1,0 +1,256 @@
+"""Settings come from the environment and from `.env`; a wrong value is one sentence, exit status 2 and no traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from portal.environment import VARIABLES
+
+KEY = "abcdefghij" * 5
+SERVER = {"DATABASE_URL": "postgresql://u:geheim@db.example.org:5433/ports", "PORTAL_SECRET_KEY": KEY}
+SHOW = """
+import json, sys
+from portal import settings
+print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}, default=str))
+"""
+
+
+def run(*words: str, cwd: Path = settings.BASE_DIR, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the checkout `cwd` with these variables of Portal, and no other."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment |= {"DJANGO_SETTINGS_MODULE": "portal.settings", **variables}
+    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout without a `.env` that somebody may have here."""
+    shutil.copytree(settings.BASE_DIR / "portal", tmp_path / "portal", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
+    (tmp_path / "allocations").symlink_to(settings.BASE_DIR / "allocations")
+    (tmp_path / "templates").symlink_to(settings.BASE_DIR / "templates")
+    (tmp_path / "static").symlink_to(settings.BASE_DIR / "static")
+    return tmp_path
+
+
+def shown(checkout: Path, *names: str, **variables: str) -> dict[str, object]:
+    """Return the settings `names` under these variables."""
+    done = run("-c", SHOW, *names, cwd=checkout, **{"PORTAL_HOME": str(checkout / "home"), **variables})
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_defaults(checkout: Path) -> None:
+    names = ["PORTAL_HOST", "PORTAL_PORT", "PORTAL_WORKERS", "PORTAL_CHECK_RETENTION_DAYS", "PORTAL_TRUSTED_PROXIES"]
+    names += ["PORTAL_ANONYMOUS_READ", "PORTAL_ADMIN_PASSWORD", "PORTAL_ALERT_URLS", "ALLOWED_HOSTS", "HTTPS", "DEBUG"]
+    assert shown(checkout, *names) == {
+        "PORTAL_HOST": "127.0.0.1",
+        "PORTAL_PORT": 3000,
+        "PORTAL_WORKERS": 2,
+        "PORTAL_CHECK_RETENTION_DAYS": 30,
+        "PORTAL_TRUSTED_PROXIES": [],
+        "PORTAL_ANONYMOUS_READ": False,
+        "PORTAL_ADMIN_PASSWORD": "",
+        "PORTAL_ALERT_URLS": [],
+        "ALLOWED_HOSTS": ["localhost", "127.0.0.1", "[::1]"],
+        "HTTPS": False,
+        "DEBUG": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "setting", "expected"),
+    [
+        ("PORTAL_HOST", "0.0.0.0", "PORTAL_HOST", "0.0.0.0"),  # noqa: S104
+        ("PORTAL_HOST", "[::1]", "PORTAL_HOST", "::1"),
+        ("PORTAL_PORT", " 3001 ", "PORTAL_PORT", 3001),
+        ("PORTAL_WORKERS", "4", "PORTAL_WORKERS", 4),
+        ("PORTAL_ANONYMOUS_READ", "yes", "PORTAL_ANONYMOUS_READ", True),
+        ("PORTAL_ANONYMOUS_READ", "0", "PORTAL_ANONYMOUS_READ", False),
+        ("PORTAL_ADMIN_PASSWORD", "tea, please", "PORTAL_ADMIN_PASSWORD", "tea, please"),
+        ("PORTAL_CHECK_RETENTION_DAYS", "7", "PORTAL_CHECK_RETENTION_DAYS", 7),
+        ("PORTAL_ALERT_URLS", "json://a/b,c mailto://d", "PORTAL_ALERT_URLS", ["json://a/b,c", "mailto://d"]),
+        ("PORTAL_TRUSTED_PROXIES", "10.0.0.0/8, ::1", "PORTAL_TRUSTED_PROXIES", ["10.0.0.0/8", "::1/128"]),
+        ("PORTAL_SECRET_KEY", KEY, "SECRET_KEY", KEY),
+        ("PORTAL_HOST", "127.0.0.5", "ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "127.0.0.5"]),
+        (
+            "PORTAL_ALLOWED_HOSTS",
+            "Portal.example.org fd00::1",
+            "ALLOWED_HOSTS",
+            ["localhost", "127.0.0.1", "[::1]", "portal.example.org", "[fd00::1]"],
+        ),
+        ("PORTAL_ALLOWED_HOSTS", "portal.localhost,127.0.0.9", "HTTPS", False),
+        ("PORTAL_ALLOWED_HOSTS", "3com.example", "HTTPS", True),
+    ],
+)
+def test_values(checkout: Path, variable: str, value: str, setting: str, expected: object) -> None:
+    assert shown(checkout, setting, **{variable: value}) == {setting: expected}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORTAL_PORT", "0"),
+        ("PORTAL_PORT", "65536"),
+        ("PORTAL_PORT", "3_000"),
+        ("PORTAL_PORT", "٣٠٠٠"),
+        ("PORTAL_PORT", "9" * 5000),
+        ("PORTAL_WORKERS", "many"),
+        ("PORTAL_CHECK_RETENTION_DAYS", "30d"),
+        ("PORTAL_ANONYMOUS_READ", "maybe"),
+        ("PORTAL_HOST", "http://localhost"),
+        ("PORTAL_ALLOWED_HOSTS", "*"),
+        ("PORTAL_ALLOWED_HOSTS", "example.org:443"),
+        ("PORTAL_TRUSTED_PROXIES", "proxy.example.org"),
+        ("PORTAL_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("PORTAL_ALERT_URLS", "geheim"),
+        ("PORTAL_SECRET_KEY", "geheim"),
+        ("DATABASE_URL", "sqlite:///geheim"),
+        ("DATABASE_URL", "geheim"),
+        ("DATABASE_URL", "postgresql://geheim@db.example.org"),
+        ("DATABASE_URL", "postgresql://geheim@db.example.org:port/name"),
+    ],
+)
+def test_wrong_values_stop_the_start_with_a_sentence(checkout: Path, variable: str, value: str) -> None:
+    for command in ("check", "allocate", "up"):
+        done = run("manage.py", command, cwd=checkout, **{"PORTAL_HOME": str(checkout / "home"), variable: value})
+
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"{variable} ")
+        assert "it takes" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert "geheim" not in done.stderr  # what may hold a secret is not repeated
+        assert done.stdout == ""
+
+
+def test_gunicorn_says_the_sentence_too(checkout: Path) -> None:
+    done = run("-m", "gunicorn", "-c", "portal/gunicorn.conf.py", cwd=checkout, PORTAL_PORT="http")
+
+    assert done.returncode != 0
+    assert "PORTAL_PORT ('http') is not right" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_env_file(checkout: Path) -> None:
+    (checkout / ".env").write_text(
+        "# a comment\n\nPORTAL_PORT=3005\nexport PORTAL_WORKERS = '3'\nPORTAL_ADMIN_PASSWORD=\"a # b\"\n"
+        "PORTAL_CHECK_RETENTION_DAYS=7\n"
+    )
+    names = ["PORTAL_PORT", "PORTAL_WORKERS", "PORTAL_ADMIN_PASSWORD", "PORTAL_CHECK_RETENTION_DAYS"]
+
+    found = shown(checkout, *names, PORTAL_CHECK_RETENTION_DAYS="9")  # the environment has the last word
+
+    assert list(found.values()) == [3005, 3, "a # b", 9]
+
+
+def test_wrong_line_in_env_file(checkout: Path) -> None:
+    (checkout / ".env").write_text("PORTAL_PORT=3005\nPORTAL_ADMIN_PASSWORD: geheim\n")
+
+    done = run("manage.py", "check", cwd=checkout)
+
+    assert done.returncode == 2
+    assert done.stderr == f"{checkout}/.env, line 2 is not of the form NAME=value: correct or remove it.\n"
+
+
+def test_home_does_not_depend_on_the_current_directory(checkout: Path) -> None:
+    found = run("-c", SHOW, "PORTAL_HOME", cwd=checkout, PORTAL_HOME="data", PYTHONPATH=str(checkout))
+    elsewhere = run("-c", SHOW, "PORTAL_HOME", cwd=Path("/"), PORTAL_HOME="data", PYTHONPATH=str(checkout))
+
+    assert found.stdout == elsewhere.stdout == json.dumps({"PORTAL_HOME": f"{checkout}/data"}) + "\n"
+
+
+def test_home_that_cannot_be_written(checkout: Path) -> None:
+    done = run("manage.py", "check", cwd=checkout, PORTAL_HOME="/proc/portal")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("PORTAL_HOME is /proc/portal, and Portal cannot keep its files there (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_secret_key_is_generated_and_kept_with_the_embedded_database(checkout: Path) -> None:
+    first, second = shown(checkout, "SECRET_KEY"), shown(checkout, "SECRET_KEY")
+
+    assert first == second
+    assert len(str(first["SECRET_KEY"])) >= 50
+
+
+def test_secret_key_is_required_with_a_server(checkout: Path) -> None:
+    home = checkout / "home"
+
+    done = run("manage.py", "check", cwd=checkout, PORTAL_HOME=str(home), DATABASE_URL=SERVER["DATABASE_URL"])
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("PORTAL_SECRET_KEY is not set")
+    assert done.stderr.count("\n") == 1
+    assert not home.exists()
+
+
+def test_database_url(checkout: Path) -> None:
+    url = SERVER["DATABASE_URL"] + "?sslmode=require&connect_timeout=2&options=-c%20statement_timeout%3D5"
+
+    found = shown(checkout, "DATABASES", "EMBEDDED_DATABASE", **{**SERVER, "DATABASE_URL": url})
+
+    database = found["DATABASES"]["default"]  # type: ignore[index]
+    assert not found["EMBEDDED_DATABASE"]
+    assert [database[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
+        *("db.example.org", 5433, "ports", "u", "geheim")
+    ]
+    assert database["OPTIONS"]["sslmode"] == "require"
+    assert database["OPTIONS"]["connect_timeout"] == 2
+    assert database["OPTIONS"]["tcp_user_timeout"] == 10_000
+    assert database["OPTIONS"]["options"].endswith("-c statement_timeout=5")
+
+
+def test_database_that_does_not_answer_is_a_sentence(checkout: Path) -> None:
+    url = "postgresql://u:geheim@127.0.0.1:1/ports"
+
+    done = run("manage.py", "migrate", cwd=checkout, **{**SERVER, "DATABASE_URL": url})
+
+    assert done.returncode == 2
+    assert "Connection refused" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "geheim" not in done.stderr
+
+
+@pytest.mark.both_servers
+@pytest.mark.django_db
+def test_nothing_waits_for_ever() -> None:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        for name, value in {"statement_timeout": "30s", "lock_timeout": "10s"}.items():
+            cursor.execute(f"SHOW {name}")
+            assert cursor.fetchone() == (value,)
+        cursor.execute("SHOW idle_in_transaction_session_timeout")
+        assert cursor.fetchone() == ("1min",)
+
+
+def test_check_deploy_is_clean_in_production(checkout: Path) -> None:
+    production = {**SERVER, "PORTAL_ALLOWED_HOSTS": "portal.example.org", "PORTAL_TRUSTED_PROXIES": "127.0.0.1"}
+
+    done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout, **production)
+
+    assert done.returncode == 0, done.stderr
+    assert "no issues (0 silenced)" in done.stdout + done.stderr
+
+
+def test_plain_http_on_this_machine_needs_no_https(checkout: Path) -> None:
+    """`make up` serves http://localhost:3000, and a login must work there."""
+    names = ["SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS"]
+
+    assert not any(shown(checkout, *names).values())
+    assert all(shown(checkout, *names, PORTAL_ALLOWED_HOSTS="portal.example.org").values())
+
+
+def test_two_portals_do_not_share_cookies(checkout: Path) -> None:
+    names = ["SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME"]
+
+    first, second = shown(checkout, *names), shown(checkout, *names, PORTAL_PORT="3001")
+
+    assert not set(first.values()) & set(second.values())
