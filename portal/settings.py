@@ -203,6 +203,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 TIME_ZONE, USE_TZ, USE_I18N = "UTC", True, False
 LOGGING = {
     "version": 1,

@@ -1,7 +1,7 @@
 """Every address of Portal."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from portal import probes
 
@@ -9,4 +9,5 @@ urlpatterns = [
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),
     path("admin/", admin.site.urls),
+    path("", include("allocations.urls")),
 ]
