@@ -180,7 +180,7 @@ class AdoptForm(PlaceForm):
 class FilterForm(forms.Form):
     """The filters of a table of allocations; what is wrong in them filters nothing."""
 
-    q = forms.CharField(required=False, max_length=255)
+    q = forms.CharField(label="Text", required=False, max_length=255)
     status = forms.ChoiceField(required=False, choices=[("", "held"), *((s, s) for s in Status.values), ("all", "all")])
     host = forms.CharField(required=False, max_length=255)
     protocol = forms.ChoiceField(required=False, choices=[("", "any"), *((p, p) for p in words.PROTOCOLS)])

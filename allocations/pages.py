@@ -9,9 +9,10 @@ from typing import Any
 from django.contrib import messages
 from django.core.paginator import Page, Paginator
 from django.db import Error as DatabaseFault
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_http_methods
 
@@ -21,6 +22,7 @@ from .ports import PortManager
 from .ports.refusals import refusal_of
 
 PER_PAGE = 100
+UNWANTED = 400
 View = Callable[..., HttpResponseBase]
 
 
@@ -53,10 +55,27 @@ def page(
     Args:
         partial: its name, which is the name of the DOM id that it replaces, too; empty: always the page.
     """
-    name = f"{template}#{partial}" if partial and wants_fragment(request) else template
-    response = render(request, name, {"caller": caller_of(request), **(context or {})}, status=status)
+    is_fragment = bool(partial) and wants_fragment(request)
+    name = f"{template}#{partial}" if is_fragment else template
+    shown = {"caller": caller_of(request), "is_fragment": is_fragment, **(context or {})}
+    response = render(request, name, shown, status=status)
+    if is_fragment and (request.method == "POST" or messages.get_messages(request)):
+        said = render_to_string("_messages.html", request=request)
+        response.write(f'<hx-partial hx-target="#messages">{said}</hx-partial>')
     patch_vary_headers(response, ["HX-Request", "HX-Boosted", "HX-History-Restore-Request"])
     return response
+
+
+def elsewhere(response: HttpResponse, target: str) -> HttpResponse:
+    """Have htmx put a refusal into the element of that id, not into what the change would have replaced."""
+    if response.status_code >= UNWANTED:
+        response.headers |= {"HX-Retarget": f"#{target}", "HX-Reswap": "innerHTML"}
+    return response
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: nothing, unless it was sent."""
+    return request.POST if request.method == "POST" else None
 
 
 def door(*methods: str, role: Role = Role.VIEWER, doing: str = "look at ports") -> Callable[[View], View]:
@@ -84,21 +103,23 @@ def door(*methods: str, role: Role = Role.VIEWER, doing: str = "look at ports") 
 
 def refused(request: HttpRequest, refusal: PortError) -> HttpResponse:
     """The page of a refusal. What one may not see looks like what does not exist."""
-    if isinstance(refusal, NotFound):
-        response = page(request, "404.html", context={"refusal": refusal}, status=404)
+    if wants_fragment(request):
+        messages.error(request, refusal.sentence)
+        response = elsewhere(render(request, "_messages.html", status=refusal.status), "messages")
     else:
-        response = render(request, "refused.html", {"refusal": refusal, "caller": None}, status=refusal.status)
+        template = "404.html" if isinstance(refusal, NotFound) else "refused.html"
+        response = render(
+            request, template, {"refusal": refusal, "caller": getattr(request, "caller", None)}, status=refusal.status
+        )
     if isinstance(refusal, Unavailable):
         response["Retry-After"] = str(refusal.details.get("retry_after", 2))
     return response
 
 
 def done(request: HttpRequest, sentence: str, to: Any, **kwargs: Any) -> HttpResponse:
-    """After a change: say it, and send the browser on with a 303, htmx by its own header."""
+    """After a change: say it, and send the browser on with a 303."""
     messages.success(request, sentence)
     target: HttpResponse = redirect(to, **kwargs)
-    if wants_fragment(request):
-        return HttpResponse(status=204, headers={"HX-Redirect": target["Location"]})
     target.status_code = 303
     return target
 

@@ -9,6 +9,7 @@ from .models import Listener, PortAllocation, PortRange
 
 FREE, STRAY = "free", "unallocated"
 MOST_CELLS = 1000
+MOST_NUMBERED = 200
 # Of several allocations on one port number (hosts, protocols) the one that most needs a look gives the cell its state.
 WORST_FIRST = ("conflict", "not-running", "unknown", "allocated", "listening", "reserved")
 
@@ -31,6 +32,11 @@ class PortMap:
     first: int
     last: int
     cells: list[Cell]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether there are too many cells to write a number into each."""
+        return len(self.cells) > MOST_NUMBERED
 
     @property
     def is_window(self) -> bool:
@@ -65,14 +71,19 @@ def port_map(
         listeners: the unallocated ones in it.
         first: where the window of a large range begins; the start of the range, if not given or outside.
     """
-    if first is None or not port_range.start_port <= first <= port_range.end_port:
-        first = port_range.start_port
-    last = min(port_range.end_port, first + MOST_CELLS - 1)
+    first, last = window(port_range, first)
     held: dict[int, list[PortAllocation]] = {}
     for allocation in allocations:
         held.setdefault(allocation.port_number, []).append(allocation)
     seen = {listener.port: listener for listener in listeners}
     return PortMap(port_range, first, last, list(_cells(range(first, last + 1), held, seen)))
+
+
+def window(port_range: PortRange, first: int | None = None) -> tuple[int, int]:
+    """The first and the last port of a range that its map shows, from `first` on where that lies in it."""
+    if first is None or not port_range.start_port <= first <= port_range.end_port:
+        first = port_range.start_port
+    return first, min(port_range.end_port, first + MOST_CELLS - 1)
 
 
 def _cells(ports: range, held: dict[int, list[PortAllocation]], seen: dict[int, Listener]) -> Iterator[Cell]:

@@ -11,6 +11,7 @@ from django.utils.timesince import timesince
 
 register = template.Library()
 
+STATES = {"up": "listening", "down": "not-running"}
 WORDS = {"not-running": "not running", "allocated": "not audited yet", "unallocated": "unallocated listener"}
 
 
@@ -40,3 +41,9 @@ def value(field: Any) -> str:
 def minutes(length: timedelta) -> int:
     """A length of time in whole minutes, rounded up."""
     return -(-int(length.total_seconds()) // 60)
+
+
+@register.filter
+def verdict(status: str) -> str:
+    """The state that a check's verdict puts an allocation in."""
+    return STATES.get(status, status)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.urls import reverse
 
 from allocations import listeners
@@ -13,7 +14,9 @@ from allocations.access import Role
 from allocations.errors import PortError, UnknownAllocation
 from allocations.forms import EditForm, EditReservationForm, PortForm
 from allocations.models import Event, Listener, PortAllocation, Status
-from allocations.pages import caller_of, done, door, page, paged, ports_of
+from allocations.pages import caller_of, done, door, elsewhere, page, paged, ports_of, posted, wants_fragment
+
+from .projects import changed
 
 CHECKS_PER_PAGE = 20
 
@@ -47,7 +50,10 @@ def allocation(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 @door()
 def row(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """The allocation's row of the project's table: what *Cancel* puts back."""
-    return page(request, "allocations/project.html", "row", {"a": _found(request, pk)})
+    found = _found(request, pk)
+    if not wants_fragment(request):
+        return redirect("allocation", pk)
+    return page(request, "allocations/project_row.html", "row", {"a": found, "has_focus": True})
 
 
 @door("GET", "POST", role=Role.OPERATOR, doing="change allocations")
@@ -56,16 +62,16 @@ def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     found = _found(request, pk)
     form = _form(request, found)
     if request.method == "POST":
-        changed = form.attempt(ports_of(request).update_allocation, pk)
-        if changed is not None:
-            if request.htmx:  # type: ignore[attr-defined]
-                return page(request, "allocations/project.html", "row", {"a": changed})
-            return done(request, "Saved.", reverse("allocation", args=[pk]))
+        saved = form.attempt(ports_of(request).update_allocation, pk)
+        if saved is not None and wants_fragment(request):
+            return page(request, "allocations/project_row.html", "row", {"a": saved, "has_focus": True})
+        if saved is not None:
+            return done(request, f"Saved {saved.label}.", reverse("allocation", args=[pk]))
     context = {"a": found, "form": form, "heading": f"Edit {found.label}", "button": "Save"}
     context["back"] = reverse("allocation", args=[pk])
     status = form.status if form.errors else 200
-    if request.htmx:  # type: ignore[attr-defined]
-        return page(request, "allocations/project.html", "row_form", context, status)
+    if wants_fragment(request):
+        return page(request, "allocations/project_row.html", "row_form", context, status)
     return page(request, "allocations/form.html", context=context, status=status)
 
 
@@ -73,9 +79,9 @@ def _form(request: HttpRequest, found: PortAllocation) -> PortForm:
     if found.status == Status.RESERVED:
         until = f"{found.expires_at:%Y-%m-%dT%H:%M%z}" if found.expires_at else ""
         initial = {"description": found.description, "expires_at": until}
-        return EditReservationForm(request.POST or None, initial=initial, prefix=f"a{found.pk}")
+        return EditReservationForm(posted(request), initial=initial, prefix=f"a{found.pk}")
     return EditForm(
-        request.POST or None,
+        posted(request),
         initial={
             "new_name": found.service_name,
             "service_type": found.service_type,
@@ -90,11 +96,10 @@ def _form(request: HttpRequest, found: PortAllocation) -> PortForm:
 def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Release, after asking and saying what listens there."""
     found, refusal = _found(request, pk), None
-    project = reverse("project", args=[found.project.name])
     if request.method == "POST":
         try:
             released = ports_of(request).release_allocation(pk)
-            return done(request, f"{released.label} released {released.address}.", project)
+            return changed(request, released.project.name, f"{released.label} released {released.address}.")
         except PortError as error:
             refusal = error
     listening = None
@@ -104,7 +109,8 @@ def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         "allocation": found,
         "listening": listening,
         "is_here": listeners.is_this_host(found.hostname),
-        "back": project,
+        "back": reverse("project", args=[found.project.name]),
         "refusal": refusal,
     }
-    return page(request, "allocations/release.html", "confirm", context, refusal.status if refusal else 200)
+    status = refusal.status if refusal else 200
+    return elsewhere(page(request, "allocations/release.html", "dialog", context, status), "dialog")

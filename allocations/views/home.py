@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -10,7 +11,7 @@ from django.urls import reverse
 from allocations import words
 from allocations.errors import PortError
 from allocations.models import Audit, Event, Listener, PortAllocation, Project
-from allocations.pages import caller_of, done, door, page, paged, ports_of, without_page
+from allocations.pages import caller_of, done, door, page, paged, ports_of, wants_fragment, without_page
 
 CARDS_PER_PAGE = 60
 MOST_FOUND = 20
@@ -19,23 +20,12 @@ MOST_FOUND = 20
 @door()
 def home(request: HttpRequest) -> HttpResponseBase:
     """All projects with their bars, the totals, and the last audit."""
-    return page(request, "allocations/home.html", _asked_for(request), _home(request))
-
-
-def _asked_for(request: HttpRequest) -> str:
-    """The home page refreshes its totals by itself; paging and filtering replace the cards."""
-    return "totals" if request.GET.get("part") == "totals" else "cards"
+    return page(request, "allocations/home.html", "home", _home(request))
 
 
 def _home(request: HttpRequest) -> dict[str, object]:
-    caller = caller_of(request)
-    text = request.GET.get("q", "").strip()[:255].replace("\0", "")
-    shown = Project.objects.visible_to(caller).named(text).with_usage()
-    return _totals(request) | {
-        "projects": paged(request, shown, CARDS_PER_PAGE),
-        "q": text,
-        "query": without_page(request, ["q"]),
-    }
+    shown = Project.objects.visible_to(caller_of(request)).with_usage()
+    return _totals(request) | {"projects": paged(request, shown, CARDS_PER_PAGE)}
 
 
 def _totals(request: HttpRequest) -> dict[str, object]:
@@ -61,12 +51,13 @@ def _totals(request: HttpRequest) -> dict[str, object]:
 
 @door("POST", doing="audit")
 def audit_now(request: HttpRequest) -> HttpResponseBase:
-    """Audit, and show the totals as they are now."""
-    report = ports_of(request).audit()
-    if request.htmx:  # type: ignore[attr-defined]
-        return page(request, "allocations/home.html", "totals", _totals(request) | {"report": report})
-    summary = report.summary
-    return done(request, f"Audited: {summary.in_use} of {summary.allocated} services listen.", reverse("home"))
+    """Audit, and show home as it is now."""
+    summary = ports_of(request).audit().summary
+    sentence = f"Audited: {summary.in_use} of {summary.allocated} services listen."
+    if not wants_fragment(request):
+        return done(request, sentence, reverse("home"))
+    messages.success(request, sentence)
+    return page(request, "allocations/home.html", "home", _home(request))
 
 
 @door()

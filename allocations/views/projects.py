@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Any
 
+from django.contrib import messages
+from django.db.models import Q
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -13,8 +17,8 @@ from allocations.access import Role
 from allocations.errors import PortError, UnknownProject
 from allocations.forms import AllocateForm, EditProjectForm, FilterForm, PortForm, ProjectForm, ReserveForm
 from allocations.models import Event, Listener, PortAllocation, PortRange, Project
-from allocations.pages import caller_of, done, door, page, paged, ports_of, without_page
-from allocations.portmap import PortMap, port_map
+from allocations.pages import caller_of, done, door, page, paged, ports_of, posted, wants_fragment, without_page
+from allocations.portmap import PortMap, port_map, window
 
 EVENTS_SHOWN = 10
 FILTERS = ("q", "status", "host", "protocol")
@@ -36,20 +40,27 @@ def _shown(
 ) -> HttpResponseBase:
     found = _found(request, name)
     wanted = _port_of(request)
+    given = allocate or AllocateForm(initial={"port": wanted or ""}, auto_id="allocate-%s")
+    if wanted:
+        given.fields["service_name"].widget.attrs["autofocus"] = True
     context = {
         "project": found,
-        "maps": _maps(request, found),
-        "allocate_form": allocate or AllocateForm(initial={"port": wanted or ""}),
-        "reserve_form": reserve or ReserveForm(initial={"first": wanted or ""}),
+        "maps": lambda: _maps(request, found),  # not for the table alone
+        "allocate_form": given,
+        "reserve_form": reserve or ReserveForm(initial={"first": wanted or ""}, auto_id="reserve-%s"),
         "events": Event.objects.visible_to(caller_of(request)).filter(project_id=found.pk)[:EVENTS_SHOWN],
         **_table(request, name),
     }
-    return page(request, "allocations/project.html", _asked_for(request), context, status)
+    # Filters replace the table alone, a change all that it may have changed.
+    return page(request, "allocations/project.html", "table" if request.method == "GET" else "project", context, status)
 
 
-def _asked_for(request: HttpRequest) -> str:
-    """Filters replace the table alone; everything else replaces the page's body."""
-    return "table" if request.method == "GET" else "project"
+def changed(request: HttpRequest, name: str, sentence: str) -> HttpResponseBase:
+    """After a change of what a project holds: the project as it is now."""
+    if not wants_fragment(request):
+        return done(request, sentence, reverse("project", args=[name]))
+    messages.success(request, sentence)
+    return _shown(request, name)
 
 
 def _found(request: HttpRequest, name: str) -> Project:
@@ -59,22 +70,20 @@ def _found(request: HttpRequest, name: str) -> Project:
     return found
 
 
-def _port_of(request: HttpRequest) -> int | None:
+def _port_of(request: HttpRequest, name: str = "port") -> int | None:
     """The free cell that was followed: `?port=3105`."""
     try:
-        return words.port_text(request.GET.get("port", ""))
+        return words.port_text(request.GET.get(name, ""))
     except PortError:
         return None
 
 
 def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
     ranges = list(PortRange.objects.filter(project=found).with_usage())
-    held = PortAllocation.objects.visible_to(caller_of(request)).held().filter(port_range__project=found)
+    first = _port_of(request, "from") or _port_of(request)
+    shown = [Q(port_number__range=window(r, first)) for r in ranges]
+    held = PortAllocation.objects.visible_to(caller_of(request)).held().filter(reduce(or_, shown, Q(pk__in=[])))
     listeners = Listener.objects.unallocated().in_ranges_of(found)
-    try:
-        first = words.port_text(request.GET.get("from", ""))
-    except PortError:
-        first = None
     allocations, strays = list(held.select_related("project")), list(listeners)
     return [
         port_map(
@@ -114,30 +123,30 @@ def _table(request: HttpRequest, name: str) -> dict[str, Any]:
 @door("POST", role=Role.OPERATOR, doing="allocate ports")
 def allocate(request: HttpRequest, name: str) -> HttpResponseBase:
     """A port for a service: the one it has, or a new one."""
-    form = AllocateForm(request.POST)
+    form = AllocateForm(request.POST, auto_id="allocate-%s")
     ports = ports_of(request)
     given = form.attempt(lambda service_name, **wanted: ports.get_or_allocate(name, service_name, **wanted))
     if given is None:
         return _shown(request, name, allocate=form, status=form.status)
     verb = "has" if given.created else "had already"
-    return done(request, f"{given.label} {verb} {given.address}.", reverse("project", args=[name]))
+    return changed(request, name, f"{given.label} {verb} {given.address}.")
 
 
 @door("POST", role=Role.OPERATOR, doing="reserve ports")
 def reserve(request: HttpRequest, name: str) -> HttpResponseBase:
     """Ports held for later."""
-    form = ReserveForm(request.POST)
+    form = ReserveForm(request.POST, auto_id="reserve-%s")
     held = form.attempt(ports_of(request).reserve_block, name)
     if held is None:
         return _shown(request, name, reserve=form, status=form.status)
     span = f"{held[0].port_number}" if len(held) == 1 else f"{held[0].port_number}-{held[-1].port_number}"
-    return done(request, f"Reserved {span}.", reverse("project", args=[name]))
+    return changed(request, name, f"Reserved {span}.")
 
 
 @door("GET", "POST", role=Role.ADMIN, doing="add projects")
 def add(request: HttpRequest) -> HttpResponseBase:
     """A new project with a range."""
-    form = ProjectForm(request.POST or None)
+    form = ProjectForm(posted(request))
     if request.method == "POST":
         made = form.attempt(ports_of(request).add_project)
         if made is not None:
@@ -150,11 +159,11 @@ def add(request: HttpRequest) -> HttpResponseBase:
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """A project's name and description."""
     found = _found(request, name)
-    form = EditProjectForm(request.POST or None, initial={"new_name": found.name, "description": found.description})
+    form = EditProjectForm(posted(request), initial={"new_name": found.name, "description": found.description})
     if request.method == "POST":
-        changed = form.attempt(ports_of(request).update_project, name)
-        if changed is not None:
-            return done(request, "Saved.", reverse("project", args=[changed.name]))
+        saved = form.attempt(ports_of(request).update_project, name)
+        if saved is not None:
+            return done(request, "Saved.", reverse("project", args=[saved.name]))
     back = reverse("project", args=[name])
     context = {"form": form, "heading": f"Edit {name}", "button": "Save", "back": back, "project": found}
     return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)

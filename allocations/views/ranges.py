@@ -12,7 +12,7 @@ from allocations.access import Role
 from allocations.errors import PortError, UnknownRange
 from allocations.forms import RangeForm, project_names
 from allocations.models import PortRange
-from allocations.pages import caller_of, done, door, page, paged, ports_of
+from allocations.pages import caller_of, done, door, page, paged, ports_of, posted
 
 
 @door()
@@ -25,7 +25,7 @@ def ranges(request: HttpRequest) -> HttpResponseBase:
 @door("GET", "POST", role=Role.ADMIN, doing="add ranges")
 def add(request: HttpRequest) -> HttpResponseBase:
     """A further range of a project."""
-    form = RangeForm(request.POST or None, initial={"project": request.GET.get("project", "")[:255]})
+    form = RangeForm(posted(request), initial={"project": request.GET.get("project", "")[:255]})
     if request.method == "POST":
         made = form.attempt(ports_of(request).add_range)
         if made is not None:
@@ -56,7 +56,7 @@ def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Change a range; what would strand a held port or overlap another range is refused in words."""
     found = _found(request, pk)
     form = RangeForm(
-        request.POST or None,
+        posted(request),
         initial={
             "project": found.project.name,
             "range_name": found.range_name,
