@@ -10,14 +10,15 @@ refused.
 """
 
 from .allocating import Allocating, Wish, wish
+from .importing import Imported, Importing, ImportReport
 from .looking import Explanation, Looking, PortSummary, RangeSummary
 from .owning import Owning
 from .seeding import Seeding
 
-__all__ = ["Explanation", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
+__all__ = ["Explanation", "ImportReport", "Imported", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
 
 
-class PortManager(Seeding, Owning, Allocating, Looking):
+class PortManager(Seeding, Importing, Owning, Allocating, Looking):
     """Projects, ranges, allocations and audits; see the modules of this package.
 
     Args:

@@ -1,0 +1,135 @@
+"""JSON, YAML and CSV: lists of `{project, service, port?, type?, …}` that people write."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, shown
+
+# What a list may say -> the field of a Row.
+KEYS = {
+    "project": "project",
+    "service": "service",
+    "port": "port",
+    "type": "service_type",
+    "description": "description",
+    "hostname": "hostname",
+    "protocol": "protocol",
+    "cloudflareHostname": "cloudflare_hostname",
+}
+MOST_ROWS = 100_000
+
+
+def json_list(text: str) -> Reading:
+    """A JSON list of objects, or an object with one under `services` or `allocations`. Ports are JSON numbers."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UnreadableInputError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except (RecursionError, ValueError):  # the latter: a number of thousands of digits
+        raise UnreadableInputError("not a list of services: it is nested too deep or holds absurd numbers") from None
+    return _reading("json", _entries(found), strict=True)
+
+
+def yaml_list(text: str) -> Reading:
+    """The same in YAML. Every value is read as text: no `no` becomes false, no `22:22` a number."""
+    try:
+        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 builds nothing but text, lists and mappings
+    except yaml.YAMLError as error:
+        raise UnreadableInputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
+    except (RecursionError, ValueError):
+        raise UnreadableInputError("not a list of services: it is nested too deep or holds broken values") from None
+    return _reading("yaml", _entries(found), strict=False)
+
+
+def csv_list(text: str) -> Reading:
+    """CSV with a heading of the same names, separated by commas or semicolons."""
+    heading = text.split("\n", 1)[0]
+    separator = ";" if heading.count(";") > heading.count(",") else ","
+    rows = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    reading = Reading("csv")
+    try:
+        names = [name.strip() for name in next(rows, [])]
+        _check_heading(names)
+        for values in rows:
+            if not any(value.strip() for value in values):
+                continue
+            if len(values) != len(names):
+                reason = f"{len(values)} columns instead of {len(names)}"
+                reading.skipped.append(Skipped(rows.line_num, shown(separator.join(values)), reason))
+                continue
+            entry = {name: value.strip() for name, value in zip(names, values, strict=True) if value.strip()}
+            _add(reading, rows.line_num, entry, strict=False)
+    except csv.Error as error:
+        reading.skipped.append(Skipped(rows.line_num, "", f"{error}: from here on the rest was not read"))
+    return reading
+
+
+def _check_heading(names: list[str]) -> None:
+    if double := {name for name in names if names.count(name) > 1}:
+        raise UnreadableInputError(f"the heading names {', '.join(sorted(map(shown, double)))} twice")
+    if unknown := [name for name in names if name not in KEYS]:
+        raise UnreadableInputError(f"the heading names {shown(unknown[0])}; known are {', '.join(KEYS)}")
+    if "service" not in names and "port" not in names:
+        raise UnreadableInputError("the heading names neither service nor port")
+
+
+def _entries(found: Any) -> list[Any]:
+    if isinstance(found, dict):
+        found = next((found[key] for key in ("services", "allocations") if isinstance(found.get(key), list)), found)
+    if not isinstance(found, list):
+        raise UnreadableInputError("not a list of services, nor an object with one under `services` or `allocations`")
+    if len(found) > MOST_ROWS:
+        raise UnreadableInputError(f"{len(found)} rows are too many: at most {MOST_ROWS}")
+    return found
+
+
+def _reading(name: str, entries: Iterable[Any], strict: bool) -> Reading:
+    reading = Reading(name)
+    for number, entry in enumerate(entries, start=1):
+        if isinstance(entry, dict):
+            _add(reading, number, entry, strict)
+        else:
+            reading.skipped.append(Skipped(number, shown(entry), "not an object with project, service and port"))
+    return reading
+
+
+def _add(reading: Reading, number: int, entry: Mapping[Any, Any], strict: bool) -> None:
+    try:
+        reading.rows.append(_row(number, entry, strict))
+    except RowError as error:
+        reading.skipped.append(Skipped(number, shown(dict(entry)), str(error)))
+
+
+def _row(number: int, entry: Mapping[Any, Any], strict: bool) -> Row:
+    fields: dict[str, Any] = {}
+    for key, value in entry.items():
+        if key not in KEYS:
+            raise RowError(f"unknown key {shown(key)}; known are {', '.join(KEYS)}")
+        if value is None or (not strict and value in ("", "~", "null")):
+            continue
+        fields[KEYS[key]] = _port(value, strict) if key == "port" else _text(key, value)
+    if "service" not in fields and "port" not in fields:
+        raise RowError("neither service nor port is given")
+    return Row(number, **fields)
+
+
+def _text(key: Any, value: object) -> str:
+    if not isinstance(value, str):
+        raise RowError(f"{key} must be text, not {shown(json.dumps(value, default=str))}")
+    return value
+
+
+def _port(value: object, strict: bool) -> int:
+    if not strict and isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        given = json.dumps(value, default=str)
+        raise RowError(f"port must be a whole number from 1 to 65535, not {shown(given)}")
+    return value

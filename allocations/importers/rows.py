@@ -1,0 +1,83 @@
+"""What an importer delivers: rows with their line numbers, and what was left out and why."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+LONGEST_SHOWN = 160
+
+
+class UnreadableInputError(ValueError):
+    """The whole input is no use; the sentence says what was expected."""
+
+
+class RowError(ValueError):
+    """One row is no use; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One service as the input tells of it. Names and hosts are not checked yet: PortManager does that.
+
+    `service` is None where only a process is known. `is_hint`: the project is a name from elsewhere (Docker,
+    Compose), which counts only if Portal knows it.
+    """
+
+    line: int
+    service: str | None = None
+    project: str | None = None
+    port: int | None = None
+    service_type: str = ""
+    description: str = ""
+    hostname: str = "localhost"
+    protocol: str = "tcp"
+    cloudflare_hostname: str | None = None
+    process: str = ""
+    is_hint: bool = False
+
+    @property
+    def name(self) -> str:
+        """The service's name: as given, or from the process and the port, whatever else the input holds."""
+        if self.service is not None:
+            return self.service
+        process = re.sub(r"[^a-z0-9._-]+", "-", self.process.lower()).strip("-._") or "port"
+        return f"{process[:240]}-{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that was left out."""
+
+    line: int
+    text: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read of an input."""
+
+    format: str
+    rows: list[Row] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    # Lines that are no listeners (established connections): counted, and no fault of the input.
+    passed_over: int = 0
+
+
+def shown(text: object) -> str:
+    """A piece of the input as a report shows it: short, and harmless in a terminal."""
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    return plain if len(plain) <= LONGEST_SHOWN else plain[: LONGEST_SHOWN - 1] + "…"
+
+
+def port_of(text: str) -> int:
+    """The port in an address such as `*:3000`, `127.0.0.1:3000`, `[::1]:3000` or `:::3000`.
+
+    Raises:
+        RowError: there is none.
+    """
+    _, colon, port = text.rpartition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise RowError(f"{shown(text)} has no port from 1 to 65535")
+    return int(port)

@@ -1,0 +1,170 @@
+"""Taking over services that exist already."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django.db import transaction
+
+from allocations import words
+from allocations.access import Role
+from allocations.errors import InvalidValue, PortError, UnknownProject
+from allocations.importers import Reading, Row, Skipped
+from allocations.models import PortAllocation, PortRange, Project
+
+from .allocating import Allocating, wish
+from .base import operation
+
+# Where a service listened before it was given another port: that is how the same import, run again, knows it.
+IMPORTED_FROM = "importedFrom"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """One row that has its port now; `old` is the one it must move away from."""
+
+    line: int
+    allocation: PortAllocation
+    old: int | None = None
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What became of each row."""
+
+    format: str
+    imported: list[Imported] = field(default_factory=list)
+    moved: list[Imported] = field(default_factory=list)
+    already: list[Imported] = field(default_factory=list)
+    left_out: list[Skipped] = field(default_factory=list)
+    passed_over: int = 0
+    is_dry_run: bool = False
+
+
+class Importing(Allocating):
+    """import_rows."""
+
+    @operation(Role.OPERATOR, "import services")
+    def import_rows(self, reading: Reading, *, project: str | None = None, dry_run: bool = False) -> ImportReport:
+        """Take over the services of an input, in one transaction.
+
+        A port in a range of its project is taken over as it is; a service elsewhere gets a port of the range, and is
+        among the moves. What is held already stays, so that a second run changes nothing.
+
+        Args:
+            project: for rows that name none and whose port lies in no range.
+            dry_run: report, and write nothing.
+
+        Raises:
+            UnknownProject: of `project`; what is wrong with a row is in the report.
+        """
+        fallback = self._project(project) if project else None
+        report = ImportReport(
+            reading.format, left_out=list(reading.skipped), passed_over=reading.passed_over, is_dry_run=dry_run
+        )
+        for row in self._in_place_first(_undisputed(reading.rows, report)):
+            try:
+                with transaction.atomic():
+                    self._import(row, fallback, report)
+            except PortError as refusal:
+                report.left_out.append(Skipped(row.line, f"{row.name} {row.port or ''}".strip(), refusal.sentence))
+        report.left_out.sort(key=lambda skipped: skipped.line)
+        if dry_run:
+            transaction.set_rollback(True)
+        return report
+
+    def _in_place_first(self, rows: list[Row]) -> list[Row]:
+        """What lies in a range first, so that no moved service is given the port of one that may stay."""
+        spans = list(PortRange.objects.active().values_list("start_port", "end_port"))
+
+        def lies_elsewhere(row: Row) -> bool:
+            return row.port is None or not any(first <= row.port <= last for first, last in spans)
+
+        return sorted(rows, key=lies_elsewhere)
+
+    def _import(self, row: Row, fallback: Project | None, report: ImportReport) -> None:
+        owner, around = self._owner(row, fallback)
+        asked = wish(
+            row.name,
+            service_type=row.service_type,
+            description=row.description,
+            cloudflare_hostname=row.cloudflare_hostname,
+            hostname=row.hostname,
+            protocol=row.protocol,
+        )
+        known = self._known(row, owner, asked.service or "", asked.hostname, asked.protocol)
+        if known is not None:
+            report.already.append(Imported(row.line, known))
+            return
+        wanted = {
+            "service_type": asked.service_type,
+            "description": asked.description,
+            "cloudflare_hostname": asked.cloudflare_hostname,
+            "hostname": asked.hostname,
+            "protocol": asked.protocol,
+        }
+        own = around is not None and (around.project_id == owner.pk or around.is_shared) and around.is_active
+        if row.port is None:
+            given = self.get_or_allocate(owner.name, row.name, **wanted)
+            (report.imported if given.created else report.already).append(Imported(row.line, given))
+        elif own and not self._is_held(row.port, asked.hostname, asked.protocol):
+            report.imported.append(Imported(row.line, self.adopt(owner.name, row.name, port=row.port, **wanted)))
+        else:
+            given = self.allocate(owner.name, row.name, metadata={IMPORTED_FROM: row.port}, **wanted)
+            report.moved.append(Imported(row.line, given, old=row.port))
+
+    def _owner(self, row: Row, fallback: Project | None) -> tuple[Project, PortRange | None]:
+        """Whose service it is: as the row says, else by the range that holds the port, else the fallback."""
+        around = None
+        if row.port is not None:
+            around = PortRange.objects.holding(words.port(row.port)).select_related("project").first()
+        if row.project is not None:
+            try:
+                return self._project(row.project), around
+            except (UnknownProject, InvalidValue):
+                if not row.is_hint:
+                    raise
+        if around is not None:
+            return self._project(around.project.name), around
+        if fallback is not None:
+            return fallback, None
+        place = f"port {row.port} lies in no range" if row.port is not None else "it has no port"
+        raise UnknownProject(f"{place} and no project is named: name one with --project, or add a range.")
+
+    def _known(self, row: Row, owner: Project, service: str, hostname: str, protocol: str) -> PortAllocation | None:
+        """What holds this row's port already, or was given to it by an earlier run."""
+        held = PortAllocation.objects.held().allocated().select_related("project", "port_range")
+        ours = held.filter(project=owner, service_name=service, hostname=hostname, protocol=protocol)
+        if row.port is None:
+            return ours.filter(instance=0).first()
+        found = ours.filter(port_number=row.port).first() or ours.filter(metadata__importedFrom=row.port).first()
+        if found is None and row.service is None:
+            # Only a process is known: whoever holds the port is it.
+            found = held.filter(project=owner).at(row.port, hostname, protocol).first()
+        return found
+
+    def _is_held(self, port: int, hostname: str, protocol: str) -> bool:
+        """By a service or another project's reservation; one's own reservation gives way to what it was made for."""
+        return PortAllocation.objects.held().allocated().at(port, hostname, protocol).exists()
+
+
+def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
+    """The rows but for those that claim one port for two services, and repetitions."""
+    claims: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
+    free: list[Row] = []
+    for row in rows:
+        if row.port is None:
+            free.append(row)
+        else:
+            claims[row.hostname.lower(), row.protocol, row.port].append(row)
+    for (_, protocol, port), claimed in claims.items():
+        if len({(row.project, row.name) for row in claimed}) > 1:
+            lines = words.listed([f"line {row.line} ({row.name})" for row in claimed])
+            report.left_out += [
+                Skipped(row.line, f"{row.name} {port}", f"{lines} all claim {port}/{protocol}") for row in claimed
+            ]
+        else:
+            free.append(claimed[0])
+    return sorted(free, key=lambda row: row.line)

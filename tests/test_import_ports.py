@@ -1,0 +1,171 @@
+"""Taking over existing services: the operation and its command."""
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from allocations.importers import read
+from allocations.models import Event, PortAllocation
+from allocations.ports import ImportReport, PortManager
+from tests.test_commands import run
+
+pytestmark = pytest.mark.django_db
+DATA = Path(__file__).parent / "data" / "import"
+
+
+@pytest.fixture
+def ports() -> PortManager:
+    manager = PortManager(actor="test")
+    manager.seed()
+    return manager
+
+
+def imported(ports: PortManager, rows: list[dict[str, object]], **how: object) -> ImportReport:
+    return ports.import_rows(read(json.dumps(rows).encode(), "json"), **how)  # type: ignore[arg-type]
+
+
+def held() -> set[tuple[str, int]]:
+    rows = PortAllocation.objects.held().exclude(project__name="meta-supervisor")
+    return {(a.label, a.port_number) for a in rows.select_related("project")}
+
+
+class TestRules:
+    def test_a_free_port_of_its_range_is_taken_over(self, ports: PortManager) -> None:
+        report = imported(ports, [{"project": "consilio", "service": "api", "port": 3150}])
+        assert [i.allocation.port_number for i in report.imported] == [3150]
+        assert held() == {("consilio/api", 3150)}
+
+    def test_a_port_elsewhere_is_moved(self, ports: PortManager) -> None:
+        report = imported(ports, [{"project": "consilio", "service": "api", "port": 8080}])
+        assert [(i.old, i.allocation.port_number) for i in report.moved] == [(8080, 3100)]
+
+    def test_a_port_that_another_service_holds_is_moved(self, ports: PortManager) -> None:
+        ports.allocate("consilio", "web", port=3150)
+        report = imported(ports, [{"project": "consilio", "service": "api", "port": 3150}])
+        assert [(i.old, i.allocation.port_number) for i in report.moved] == [(3150, 3100)]
+
+    def test_without_a_project_the_range_decides(self, ports: PortManager) -> None:
+        assert imported(ports, [{"service": "api", "port": 3250}]).imported[0].allocation.label == "openhorizon/api"
+
+    def test_failing_that_the_named_project(self, ports: PortManager) -> None:
+        assert (
+            imported(ports, [{"service": "api", "port": 8080}], project="odin").moved[0].allocation.label == "odin/api"
+        )
+
+    def test_failing_that_it_is_left_out_with_line_and_reason(self, ports: PortManager) -> None:
+        report = imported(ports, [{"service": "a", "port": 3100}, {"service": "api", "port": 8080}])
+        assert [(s.line, s.reason.split(":")[0]) for s in report.left_out] == [
+            (2, "port 8080 lies in no range and no project is named")
+        ]
+
+    def test_an_unknown_project_is_left_out(self, ports: PortManager) -> None:
+        report = imported(ports, [{"project": "consilo", "service": "api", "port": 3100}])
+        assert "Did you mean consilio?" in report.left_out[0].reason
+
+    def test_an_unknown_project_of_compose_is_only_a_hint(self, ports: PortManager) -> None:
+        report = ports.import_rows(read(b"name: shop\nservices: {web: {ports: ['3105:80']}}", "compose"))
+        assert report.imported[0].allocation.label == "consilio/web"
+
+    def test_a_name_that_is_none_is_left_out(self, ports: PortManager) -> None:
+        report = imported(ports, [{"project": "consilio", "service": "=cmd|'/c calc'!A1", "port": 3100}])
+        assert "is not a name" in report.left_out[0].reason
+        assert held() == set()
+
+    def test_two_services_on_one_port_are_both_named_and_none_applied(self, ports: PortManager) -> None:
+        report = imported(ports, [{"service": "a", "port": 3100}, {"service": "b", "port": 3100}])
+        assert [s.line for s in report.left_out] == [1, 2]
+        assert "line 1 (a) and line 2 (b)" in report.left_out[0].reason
+        assert held() == set()
+
+    def test_the_same_row_twice_is_one(self, ports: PortManager) -> None:
+        assert len(imported(ports, [{"service": "a", "port": 3100}] * 2).imported) == 1
+
+    def test_without_a_port_it_gets_one(self, ports: PortManager) -> None:
+        assert imported(ports, [{"project": "odin", "service": "a"}]).imported[0].allocation.port_number == 3300
+
+    def test_a_moved_service_takes_nobodys_port(self, ports: PortManager) -> None:
+        report = imported(
+            ports, [{"project": "consilio", "service": "a", "port": 8080}, {"service": "b", "port": 3100}]
+        )
+        assert [i.allocation.port_number for i in report.imported] == [3100]
+        assert [i.allocation.port_number for i in report.moved] == [3101]
+
+    def test_a_cloudflare_hostname_that_is_taken_is_left_out(self, ports: PortManager) -> None:
+        ports.allocate("odin", "x", cloudflare_hostname="a.example.com")
+        report = imported(ports, [{"project": "consilio", "service": "a", "cloudflareHostname": "a.example.com"}])
+        assert "points at odin/x" in report.left_out[0].reason
+
+
+@pytest.mark.parametrize("name", sorted(f.name for f in DATA.iterdir()))
+def test_a_second_run_changes_nothing(ports: PortManager, name: str) -> None:
+    reading = read((DATA / name).read_bytes())
+    first = ports.import_rows(reading, project="consilio")
+    before, events = held(), Event.objects.count()
+    second = ports.import_rows(read((DATA / name).read_bytes()), project="consilio")
+    assert (held(), Event.objects.count()) == (before, events)
+    assert not second.imported
+    assert not second.moved
+    assert len(second.already) == len(first.imported) + len(first.moved)
+    assert first.imported
+
+
+def test_dry_run_says_the_same_and_writes_nothing(ports: PortManager) -> None:
+    reading = read((DATA / "lsof.txt").read_bytes())
+    dry = ports.import_rows(reading, project="consilio", dry_run=True)
+    assert held() == set()
+    real = ports.import_rows(reading, project="consilio")
+    assert [i.allocation.address for i in dry.moved] == [i.allocation.address for i in real.moved]
+    assert [i.allocation.address for i in dry.imported] == [i.allocation.address for i in real.imported]
+
+
+class TestCommand:
+    def test_all_in_is_0_also_the_second_time(self, ports: PortManager) -> None:
+        out, _, status = run("import_ports", str(DATA / "lsof.txt"), "--project", "consilio")
+        assert status == 0
+        assert "lsof: 4 imported, 2 moved, 0 already there, 0 left out." in out
+        out, _, status = run("import_ports", str(DATA / "lsof.txt"), "--project", "consilio")
+        assert status == 0
+        assert "lsof: 0 imported, 0 moved, 6 already there, 0 left out." in out
+
+    def test_some_left_out_is_2(self, ports: PortManager) -> None:
+        out, _, status = run("import_ports", str(DATA / "lsof.txt"))
+        assert status == 2
+        assert "port 8080 lies in no range" in out
+
+    def test_nothing_is_1(self, ports: PortManager, tmp_path: Path) -> None:
+        (tmp_path / "empty").touch()
+        out, err, status = run("import_ports", str(tmp_path / "empty"))
+        assert (out, status) == ("", 1)
+        assert "the input is empty" in err
+        assert run("import_ports", "/dev/zero")[2] == 1
+
+    def test_the_moves_are_a_list_to_work_through(self, ports: PortManager) -> None:
+        out = run("import_ports", str(DATA / "services.json"))[0]
+        assert "8080  →  3100  tcp       consilio/legacy" in out
+
+    def test_dry_run(self, ports: PortManager) -> None:
+        assert "3 would be imported" in run("import_ports", str(DATA / "lsof_piped.txt"), "--dry-run")[0]
+        assert held() == set()
+
+    def test_json(self, ports: PortManager) -> None:
+        shown = json.loads(run("import_ports", str(DATA / "services.json"), "--json")[0])
+        assert [(m["old"], m["port"]) for m in shown["moved"]] == [(8080, 3100)]
+
+    def test_standard_input(self, ports: PortManager, monkeypatch: pytest.MonkeyPatch) -> None:
+        with (DATA / "ss.txt").open() as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert "ss: 4 imported" in run("import_ports", "-")[0]
+
+    def test_scan_takes_what_listens_here(self, ports: PortManager) -> None:
+        with socket.create_server(("127.0.0.1", 3577)):
+            run("import_ports", "--scan")
+        assert any(label.startswith("quiculum-monitor/python") and port == 3577 for label, port in held())
+
+    def test_neither_file_nor_scan(self) -> None:
+        assert run("import_ports")[2] == 1
+
+    def test_an_unknown_project_is_1(self, ports: PortManager) -> None:
+        assert run("import_ports", str(DATA / "lsof.txt"), "--project", "nope")[2] == 1
