@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from .models import Listener, PortAllocation, PortRange
 
@@ -37,6 +38,11 @@ class PortMap:
     def is_wide(self) -> bool:
         """Whether there are too many cells to write a number into each."""
         return len(self.cells) > MOST_NUMBERED
+
+    @property
+    def hundreds(self) -> list[list[Cell]]:
+        """The cells, hundred by hundred."""
+        return [list(cells) for _, cells in groupby(self.cells, key=lambda cell: cell.port // 100)]
 
     @property
     def is_window(self) -> bool:
