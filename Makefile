@@ -14,6 +14,9 @@ help: ## this list
 up: .venv/.ready ## serve Portal on http://localhost:3000, until Ctrl-C
 	@exec $(PY) manage.py up
 
+stop: .venv/.ready ## stop the embedded PostgreSQL, which outlives `make up`
+	@$(PY) -m portal.embedded
+
 test: .venv/.ready-dev ## run all tests; as root, with the Debian packages they need
 	@scripts/test_tools
 	@exec $(PY) -m pytest -n 2
@@ -49,4 +52,4 @@ clean: ## remove the venv and caches; .portal, with the data, stays
 	@$(install)
 	@touch $@
 
-.PHONY: help up test lint bench lock clean
+.PHONY: help up stop test lint bench lock clean
