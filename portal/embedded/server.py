@@ -187,8 +187,7 @@ class Server:
 
     def _create(self) -> None:
         """Make the data directory: aside and then renamed, so that one half made never passes for a whole one."""
-        for rest in self.home.glob("postgresql.new-*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        self._remove_half_made()
         new = Path(tempfile.mkdtemp(prefix="postgresql.new-", dir=self.home))
         if account := portal_home.postgres_account():
             os.chown(new, account.pw_uid, account.pw_gid)
@@ -199,6 +198,11 @@ class Server:
         )
         self._run("postgres", "--single", "-D", ".", "postgres", cwd=new, stdin=f"CREATE DATABASE {DATABASE};\n")
         new.rename(self.data)
+        self._remove_half_made()  # again: an initdb whose starter was killed may have gone on for a moment
+
+    def _remove_half_made(self) -> None:
+        for rest in self.home.glob("postgresql.new-*"):
+            shutil.rmtree(rest, ignore_errors=True)
 
     def _check_version(self) -> None:
         found = _first_word(self.data / "PG_VERSION")
