@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ def page(
 def elsewhere(response: HttpResponse, target: str) -> HttpResponse:
     """Have htmx put a refusal into the element of that id, not into what the change would have replaced."""
     if response.status_code >= UNWANTED:
-        response.headers |= {"HX-Retarget": f"#{target}", "HX-Reswap": "innerHTML"}
+        response["HX-Retarget"], response["HX-Reswap"] = f"#{target}", "innerHTML"
     return response
 
 
@@ -113,6 +114,18 @@ def refused(request: HttpRequest, refusal: PortError) -> HttpResponse:
         )
     if isinstance(refusal, Unavailable):
         response["Retry-After"] = str(refusal.details.get("retry_after", 2))
+    return response
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    """What nobody foresaw; and the database that was gone before the view began, in its session or login."""
+    fault = sys.exc_info()[1]
+    refusal = refusal_of(fault) if isinstance(fault, DatabaseFault) else None
+    is_unavailable = isinstance(refusal, Unavailable)
+    # Without the request: what the page would look up in it may be what is broken.
+    response = HttpResponse(render_to_string("500.html", {"refusal": refusal}), status=503 if is_unavailable else 500)
+    if is_unavailable:
+        response["Retry-After"] = "2"
     return response
 
 

@@ -3,7 +3,7 @@
 from django.contrib.auth import views as auth
 from django.urls import path
 
-from .views import allocations, home, listeners, projects, ranges
+from .views import accounts, allocations, home, listeners, projects, ranges
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -26,7 +26,7 @@ urlpatterns = [
     path("ranges/<uuid:pk>/delete", ranges.delete, name="range-delete"),
     path("listeners", listeners.listeners, name="listeners"),
     path("listeners/adopt", listeners.adopt, name="adopt"),
-    path("login", auth.LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("login", accounts.Login.as_view(), name="login"),
     path("logout", auth.LogoutView.as_view(), name="logout"),
     path("password", auth.PasswordChangeView.as_view(), name="password_change"),
     path("password/done", auth.PasswordChangeDoneView.as_view(), name="password_change_done"),

@@ -5,6 +5,7 @@ from django.urls import include, path
 
 from portal import probes
 
+handler500 = "allocations.pages.broken"
 urlpatterns = [
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),

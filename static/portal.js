@@ -95,14 +95,16 @@
     if (!event.target.closest(".search")) closeSearch();
   });
 
-  // htmx puts a question into #dialog; it is asked as a modal one. An empty answer closes it.
+  // htmx puts a question into #dialog; it is asked as a modal one, and closed when it was answered.
   document.addEventListener("htmx:after:swap", (event) => {
     prepareMaps();
+    const { sourceElement, response } = event.detail.ctx;
+    const accepted = response?.status < 400;
+    // A morph keeps what was typed; once it is done with, the form is to be empty again.
+    if (accepted && sourceElement?.matches?.("form[data-once]")) sourceElement.reset();
     const dialog = document.getElementById("dialog");
-    if (!dialog) return;
-    const asked = dialog.querySelector("form") !== null;
-    if (asked && !dialog.open) dialog.showModal();
-    if (event.detail.ctx.sourceElement?.closest?.("#dialog") && event.detail.ctx.response?.status < 400) dialog.close();
+    if (accepted && dialog.open) dialog.close();
+    else if (dialog.querySelector("form") && !dialog.open) dialog.showModal();
   });
   document.addEventListener("close", (event) => event.target.id === "dialog" && event.target.replaceChildren(), true);
   document.addEventListener("focusin", (event) => {

@@ -7,6 +7,8 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 register = template.Library()
@@ -16,13 +18,17 @@ WORDS = {"not-running": "not running", "allocated": "not audited yet", "unalloca
 
 
 @register.filter
-def ago(moment: datetime) -> str:
+def moment(at: datetime) -> SafeString:
     """`3 hours ago`, `in 2 days`, `just now`: one unit is enough, the exact moment stands in the title."""
-    seconds = (timezone.now() - moment).total_seconds()
-    if abs(seconds) < 60:
-        return "just now" if seconds >= 0 else "in a moment"
-    length = timesince(*((moment, None) if seconds > 0 else (timezone.now(), moment)), depth=1)
-    return f"{length} ago" if seconds > 0 else f"in {length}"
+    exact = f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, _ago(at))
+
+
+def _ago(at: datetime) -> str:
+    now = timezone.now()
+    if abs(now - at) < timedelta(minutes=1):
+        return "just now" if at <= now else "in a moment"
+    return f"{timesince(at, now, depth=1)} ago" if at < now else f"in {timesince(now, at, depth=1)}"
 
 
 @register.filter

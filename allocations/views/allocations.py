@@ -71,6 +71,7 @@ def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     context["back"] = reverse("allocation", args=[pk])
     status = form.status if form.errors else 200
     if wants_fragment(request):
+        next(iter(form.fields.values())).widget.attrs["autofocus"] = True
         return page(request, "allocations/project_row.html", "row_form", context, status)
     return page(request, "allocations/form.html", context=context, status=status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib import messages
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -9,7 +10,7 @@ from django.urls import reverse
 from allocations.access import Role
 from allocations.forms import AdoptForm, project_names
 from allocations.models import Audit, Listener
-from allocations.pages import caller_of, done, door, page, paged, ports_of
+from allocations.pages import caller_of, done, door, page, paged, ports_of, wants_fragment
 
 
 @door()
@@ -36,4 +37,8 @@ def adopt(request: HttpRequest) -> HttpResponseBase:
     given = form.attempt(lambda project, service_name, **wanted: ports.adopt(project, service_name, **wanted))
     if given is None:
         return _shown(request, form, form.status)
-    return done(request, f"{given.label} has {given.address}.", reverse("listeners"))
+    sentence = f"{given.label} has {given.address}."
+    if not wants_fragment(request):
+        return done(request, sentence, reverse("listeners"))
+    messages.success(request, sentence)
+    return _shown(request)

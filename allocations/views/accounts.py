@@ -1,0 +1,25 @@
+"""Logging in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import views as auth
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.decorators import method_decorator
+
+from allocations.pages import wants_fragment
+
+
+@method_decorator(login_not_required, name="dispatch")
+class Login(auth.LoginView):
+    """The login page; a part of a page that asks with a session that has ended has the whole page reloaded instead."""
+
+    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if wants_fragment(request):
+            return HttpResponse(status=204, headers={"HX-Refresh": "true"})
+        return super().dispatch(request, *args, **kwargs)
