@@ -17,6 +17,12 @@ up: .venv/.ready ## serve Portal on http://localhost:3000, until Ctrl-C
 stop: .venv/.ready ## stop the embedded PostgreSQL, which outlives `make up`
 	@$(PY) -m portal.embedded
 
+backup: .venv/.ready ## write everything to FILE=portal.dump
+	@$(PY) -m portal.backup backup "$(FILE)"
+
+restore: .venv/.ready ## read FILE=portal.dump into an empty database
+	@$(PY) -m portal.backup restore "$(FILE)"
+
 test: .venv/.ready-dev ## run all tests; as root, with the Debian packages they need
 	@scripts/test_tools
 	@exec $(PY) -m pytest -n 2
@@ -52,4 +58,4 @@ clean: ## remove the venv and caches; .portal, with the data, stays
 	@$(install)
 	@touch $@
 
-.PHONY: help up stop test lint bench lock clean
+.PHONY: help up stop backup restore test lint bench lock clean

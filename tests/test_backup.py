@@ -1,0 +1,72 @@
+"""Backup and restore, with PostgreSQL's own programs and two Portals side by side."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from portal.embedded.server import Server
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two places for a Portal that nobody's account can reach, each with its server stopped in the end."""
+    base = Path("/var/tmp" if os.geteuid() == 0 else tmp_path_factory.mktemp("homes"))
+    return [base / f"portal-backup-{os.getpid()}-{name}" for name in ("a", "b")]
+
+
+@pytest.fixture
+def run(homes: list[Path]) -> Run:
+    def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PORTAL_HOME": str(home), "DJANGO_SETTINGS_MODULE": "portal.settings"}
+        environment |= {"DATABASE_URL": "", "PORTAL_SECRET_KEY": ""}
+        return subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, cwd=settings.BASE_DIR, env=environment
+        )
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def gone_in_the_end(homes: list[Path]) -> object:
+    yield
+    for home in homes:
+        if home.exists():
+            Server(home).stop()
+            subprocess.run(["rm", "-rf", str(home)], check=True)
+
+
+@pytest.mark.slow
+def test_what_was_backed_up_is_there_again(homes: list[Path], run: Run, tmp_path: Path) -> None:
+    first, second = homes
+    dump = str(tmp_path / "portal.dump")
+    assert run(first, "manage.py", "migrate", "-v", "0").returncode == 0
+    run(first, "manage.py", "add_project", "shop")
+    run(first, "manage.py", "allocate", "shop", "api")
+    run(first, "manage.py", "allocate", "shop", "old")
+    run(first, "manage.py", "release", "shop", "old")
+    done = run(first, "-m", "portal.backup", "backup", dump)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (Path(dump).stat().st_mode & 0o777) == 0o600
+    done = run(second, "-m", "portal.backup", "restore", dump)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = ("manage.py", "list_ports", "--status", "all", "--json")
+    assert run(second, *listed).stdout == run(first, *listed).stdout
+    assert run(second, "manage.py", "allocate", "shop", "new").stdout == "3001\n"
+
+    done = run(second, "-m", "portal.backup", "restore", dump)
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("backup",), ("backup", ""), ("dump", "x")])
+def test_usage(homes: list[Path], run: Run, words: tuple[str, ...]) -> None:
+    done = run(homes[0], "-m", "portal.backup", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage:")

@@ -1,0 +1,102 @@
+"""The documents say what is there, and all of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from portal.environment import VARIABLES
+
+ROOT = Path(settings.BASE_DIR)
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(name for name, app in get_commands().items() if app == "allocations")
+
+
+def section(heading: str) -> str:
+    """The text under a heading of the README."""
+    return README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def named_commands() -> dict[str, str]:
+    """What the table of commands says of each."""
+    cells = [line.split(" | ", 1)[0] for line in section("Commands").splitlines() if line.startswith("| `")]
+    usages = [usage for cell in cells for usage in re.findall(r"`([^`]+)`", cell)]
+    told: dict[str, str] = {}
+    for usage in usages:
+        told[usage.split()[0]] = told.get(usage.split()[0], "") + " " + usage
+    return told
+
+
+def test_every_command_is_told_and_every_told_one_exists() -> None:
+    assert sorted(named_commands()) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_that_is_told_exists(name: str) -> None:
+    known = load_command_class("allocations", name).create_parser("manage.py", name)._option_string_actions
+    told = set(re.findall(r"--[a-z-]+", named_commands()[name]))
+    assert told <= set(known)
+
+
+def test_every_variable_is_told_and_every_told_one_exists() -> None:
+    table = [line.split("|")[1] for line in section("Configuration").splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([A-Z_]+)`", " ".join(table))) == sorted(VARIABLES)
+
+
+def test_every_setting_that_is_named_anywhere_exists() -> None:
+    named = set(re.findall(r"\b(?:PORTAL_[A-Z_]+|DATABASE_URL)\b", README))
+    assert named <= set(VARIABLES)
+
+
+def routes(resolver: URLResolver, before: str = "") -> set[str]:
+    found: set[str] = set()
+    for pattern in resolver.url_patterns:
+        route = before + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            found |= {route} if route == "admin/" else routes(pattern, route)
+        elif isinstance(pattern, URLPattern):
+            found.add(route)
+    return found
+
+
+def test_every_page_that_is_told_exists() -> None:
+    table = [line.split("|")[1] for line in section("The dashboard").splitlines() if line.startswith("| `")]
+    told = {page.strip("/") for page in re.findall(r"`([^`]+)`", " ".join(table))}
+    there = {
+        re.sub(r"<[^>]+>", lambda m: "NAME" if "name" in m[0] else "ID", r).strip("/") for r in routes(get_resolver())
+    }
+    assert told <= there
+
+
+def test_every_page_that_one_can_look_at_is_told() -> None:
+    """Pages that are reached by a link beside a thing (edit, release, add), and those of the login, need no row."""
+    table = section("The dashboard")
+    for route in ("", "search", "events", "ranges", "listeners", "healthz", "readyz", "admin/"):
+        assert f"`/{route}`" in table
+
+
+def test_every_make_target_that_is_named_exists_and_the_other_way_round() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    documents = README + (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"\bmake ([a-z]+)\b(?! (?:it|the|people|sure))", documents)) - {"people"}
+    assert named <= targets
+    assert targets - named <= {"help", "bench", "clean"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_file_that_is_linked_exists(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_contributing_names_modules_that_exist() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("| --- | --- |", 1)[1].split("\n\n", 1)[0]
+    for row in table.strip().splitlines():
+        names = re.findall(r"`([a-z_/.]+)`", row.split("|")[1])
+        base = names[0].rsplit("/", 1)[0] if not names[0].endswith("/") else names[0].split("/")[0]
+        for found in names:
+            assert (ROOT / found).exists() or (ROOT / base / found).exists(), found
