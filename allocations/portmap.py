@@ -52,11 +52,7 @@ class PortMap:
     @property
     def before(self) -> int | None:
         """Where the window before this one begins."""
-        return (
-            max(self.port_range.start_port, self.first - MOST_CELLS)
-            if self.first > self.port_range.start_port
-            else None
-        )
+        return self.first - MOST_CELLS if self.first > self.port_range.start_port else None
 
     @property
     def after(self) -> int | None:
@@ -68,16 +64,16 @@ def port_map(
     port_range: PortRange,
     allocations: Iterable[PortAllocation],
     listeners: Iterable[Listener],
-    first: int | None = None,
+    port: int | None = None,
 ) -> PortMap:
     """The map of a range.
 
     Args:
         allocations: what is held in it, on any host and protocol.
         listeners: the unallocated ones in it.
-        first: where the window of a large range begins; the start of the range, if not given or outside.
+        port: one that the window of a large range is to show; its start, if none is given or it lies outside.
     """
-    first, last = window(port_range, first)
+    first, last = window(port_range, port)
     held: dict[int, list[PortAllocation]] = {}
     for allocation in allocations:
         held.setdefault(allocation.port_number, []).append(allocation)
@@ -85,11 +81,11 @@ def port_map(
     return PortMap(port_range, first, last, list(_cells(range(first, last + 1), held, seen)))
 
 
-def window(port_range: PortRange, first: int | None = None) -> tuple[int, int]:
-    """The first and the last port of a range that its map shows, from `first` on where that lies in it."""
-    if first is None or not port_range.start_port <= first <= port_range.end_port:
-        first = port_range.start_port
-    return first, min(port_range.end_port, first + MOST_CELLS - 1)
+def window(port_range: PortRange, port: int | None = None) -> tuple[int, int]:
+    """The first and the last port of a range that its map shows: those around `port`, where that lies in it."""
+    start, end = port_range.start_port, port_range.end_port
+    first = start + (port - start) // MOST_CELLS * MOST_CELLS if port is not None and start <= port <= end else start
+    return first, min(end, first + MOST_CELLS - 1)
 
 
 def _cells(ports: range, held: dict[int, list[PortAllocation]], seen: dict[int, Listener]) -> Iterator[Cell]:

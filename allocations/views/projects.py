@@ -71,7 +71,7 @@ def _found(request: HttpRequest, name: str) -> Project:
 
 
 def _port_of(request: HttpRequest, name: str = "port") -> int | None:
-    """The free cell that was followed: `?port=3105`."""
+    """A port of the address: `?port=3105` for a free cell that was followed, `?from=` for the window of a map."""
     try:
         return words.port_text(request.GET.get(name, ""))
     except PortError:
@@ -80,8 +80,8 @@ def _port_of(request: HttpRequest, name: str = "port") -> int | None:
 
 def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
     ranges = list(PortRange.objects.filter(project=found).with_usage())
-    first = _port_of(request, "from") or _port_of(request)
-    shown = [Q(port_number__range=window(r, first)) for r in ranges]
+    port = _port_of(request, "from") or _port_of(request)
+    shown = [Q(port_number__range=window(r, port)) for r in ranges]
     held = PortAllocation.objects.visible_to(caller_of(request)).held().filter(reduce(or_, shown, Q(pk__in=[])))
     listeners = Listener.objects.unallocated().in_ranges_of(found)
     allocations, strays = list(held.select_related("project")), list(listeners)
@@ -90,7 +90,7 @@ def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
             r,
             [a for a in allocations if a.port_range_id == r.pk],
             [s for s in strays if r.start_port <= s.port <= r.end_port],
-            first,
+            port,
         )
         for r in ranges
     ]
