@@ -67,7 +67,7 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         """With what `Project.usage` and `Project.states` tell, in the same query however many projects there are."""
         active = _rows("PortRange").filter(is_active=True)
         held = _rows("PortAllocation").held()
-        in_own_ranges = held.filter(port_range__in=active)
+        in_own_ranges = held.filter(port_range__is_active=True)
         return self.annotate(
             range_facts=_one_per(
                 active,
@@ -79,7 +79,7 @@ class ProjectQuerySet(models.QuerySet["Project"]):
                     ports=Sum(F("end_port") - F("start_port") + 1),
                 ),
             ),
-            port_facts=_one_per(in_own_ranges, "range_project_id", _held_ports()),
+            port_facts=_one_per(in_own_ranges, "port_range__project", _held_ports()),
             state_facts=_one_per(held, "project", _states()),
         )
 

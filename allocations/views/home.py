@@ -24,8 +24,11 @@ def home(request: HttpRequest) -> HttpResponseBase:
 
 
 def _home(request: HttpRequest) -> dict[str, object]:
-    shown = Project.objects.visible_to(caller_of(request)).with_usage()
-    return _totals(request) | {"projects": paged(request, shown, CARDS_PER_PAGE)}
+    visible = Project.objects.visible_to(caller_of(request))
+    shown = paged(request, visible, CARDS_PER_PAGE)
+    # Apart: PostgreSQL would work out the usage of every project on the pages before this one, too.
+    shown.object_list = visible.filter(pk__in=[project.pk for project in shown]).with_usage()
+    return _totals(request) | {"projects": shown}
 
 
 def _totals(request: HttpRequest) -> dict[str, object]:
