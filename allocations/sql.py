@@ -68,6 +68,15 @@ def hold_port(
     return next(iter(rows), None)
 
 
+def take_turns(ranges: Iterable[UUID]) -> None:
+    """Wait for every other transaction that takes many ports of these ranges; single allocations are not held up."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('many of ' || id, 0)) FROM unnest(%s::text[]) AS given (id)",
+            (sorted(str(pk) for pk in ranges),),
+        )
+
+
 def find_available_port(port_range: UUID, hostname: str, protocol: str) -> int | None:
     """The lowest free port of a range, or None where it is full; a look, not a promise."""
     with connection.cursor() as cursor:

@@ -118,6 +118,10 @@ class Allocating(Operations):
         if len(services) > MOST_AT_ONCE:
             raise errors.InvalidValue(f"{len(services)} services at once are too many: at most {MOST_AT_ONCE}.")
         wishes = [wish(s) if isinstance(s, str) else s for s in services]
+        owner = self._project(project)
+        places = {(asked.range_name, asked.port) for asked in wishes}
+        # Two that each hold some ports and wait for the other's last one would be a deadlock: they take turns.
+        sql.take_turns({r.pk for place in places for r in self._ranges_for(owner, *place)})
         return [self._hold(project, asked, reuse=not new) for asked in wishes]
 
     def allocate_copies(self, project: str, service: str, count: int, **wanted: Any) -> list[PortAllocation]:

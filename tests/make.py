@@ -1,0 +1,69 @@
+"""What tests build with: short ways to a registry in a certain state, always through PortManager."""
+
+from __future__ import annotations
+
+from django.db import connection
+
+from allocations.models import PortAllocation, PortRange
+from allocations.ports import PortManager
+
+# Where no developer's service listens: a listener would change what the allocator does.
+FIRST = 21000
+
+
+def manager(actor: str = "test") -> PortManager:
+    """A manager with all rights."""
+    return PortManager(actor=actor)
+
+
+def port_range(project: str = "shop", start: int = FIRST, size: int = 20, *, shared: bool = False) -> PortRange:
+    """A new project's range."""
+    return manager().add_project(project, start=start, size=size, shared=shared).ranges.get()
+
+
+def allocation(service: str = "api", project: str = "shop") -> PortAllocation:
+    """A port for a service; its project is made if need be."""
+    if not PortRange.objects.filter(project__name=project).exists():
+        port_range(project)
+    return manager().allocate(project, service)
+
+
+def broken_invariants() -> list[str]:
+    """The invariants of spec section 3 as questions to the database; each answer is a breach."""
+    found = []
+    with connection.cursor() as cursor:
+        for name, question in INVARIANTS.items():
+            cursor.execute(question)
+            found += [f"{name}: {row}" for row in cursor.fetchall()]
+    return found
+
+
+INVARIANTS = {
+    "1 ranges overlap": """
+        SELECT a.range_name, b.range_name FROM port_ranges a JOIN port_ranges b ON a.id < b.id
+         WHERE a.start_port <= b.end_port AND b.start_port <= a.end_port""",
+    "2 two holders": """
+        SELECT hostname, protocol, port_number, count(*) FROM port_allocations
+         WHERE status <> 'released' GROUP BY 1, 2, 3 HAVING count(*) > 1""",
+    "3 outside its range": """
+        SELECT a.port_number, r.start_port, r.end_port FROM port_allocations a
+          LEFT JOIN port_ranges r ON r.id = a.port_range_id
+         WHERE a.status <> 'released' AND (r.id IS NULL OR NOT a.port_number BETWEEN r.start_port AND r.end_port)""",
+    "4 one instance twice": """
+        SELECT project_id, service_name, hostname, protocol, instance FROM port_allocations
+         WHERE status <> 'released' AND service_name IS NOT NULL
+         GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1""",
+    "6 released_at": """
+        SELECT id FROM port_allocations WHERE (status = 'released') <> (released_at IS NOT NULL)""",
+    "7 Cloudflare hostname twice": """
+        SELECT cloudflare_hostname FROM port_allocations
+         WHERE status <> 'released' AND cloudflare_hostname IS NOT NULL GROUP BY 1 HAVING count(*) > 1""",
+    "8 in a range of others": """
+        SELECT a.id FROM port_allocations a JOIN port_ranges r ON r.id = a.port_range_id
+         WHERE a.status <> 'released' AND a.project_id <> r.project_id AND NOT r.is_shared""",
+    "10 without an event": """
+        SELECT a.id FROM port_allocations a
+         WHERE NOT EXISTS (SELECT FROM events e WHERE e.subject_id = a.id AND e.verb IN ('allocated', 'reserved'))
+            OR (a.status = 'released' AND 1 <> (SELECT count(*) FROM events e
+                                                 WHERE e.subject_id = a.id AND e.verb = 'released'))""",
+}

@@ -1,0 +1,126 @@
+"""One process of a race: `python -m tests.racer`, with its jobs as JSON on standard input. See test_concurrency.py.
+
+It says `ready` when it is connected, waits for a line, runs its jobs, and prints one JSON object for each.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+
+import django
+
+django.setup()
+
+from django.db import connection  # noqa: E402
+
+from allocations.errors import PortError  # noqa: E402
+from allocations.models import PortRange  # noqa: E402
+from allocations.ports import PortManager  # noqa: E402
+
+ports = PortManager(actor=f"racer-{os.getpid()}", source="race")
+PAUSE = 0.005  # seconds between the look and the leap of the naive
+
+
+def allocate(project: str, service: str) -> int:
+    return ports.allocate(project, service).port_number
+
+
+def get_or_allocate(project: str, service: str) -> int:
+    return ports.get_or_allocate(project, service).port_number
+
+
+def allocate_many(project: str, services: list[str]) -> list[int]:
+    return [a.port_number for a in ports.allocate_many(project, services)]
+
+
+def resize(name: str, end: int) -> int:
+    return ports.update_range(PortRange.objects.get(range_name=name).pk, end=end).end_port
+
+
+def release(project: str, service: str) -> int:
+    return ports.release(project, service)[0].port_number
+
+
+def hold_and_die(project: str, service: str) -> None:
+    """Take a port, and be killed before the commit."""
+    from django.db import transaction
+
+    with transaction.atomic():
+        print(json.dumps({"taken": ports.allocate(project, service).port_number}), flush=True)
+        os.kill(os.getpid(), 9)
+
+
+# The deliberately naive: look, then leap, in tables without constraints. The race tests must see them fail.
+
+
+def naive_allocate(first: int, service: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(port) + 1, %s) FROM naive_ports", [first])
+        port: int = cursor.fetchone()[0]
+        time.sleep(PAUSE)
+        cursor.execute("INSERT INTO naive_ports (port, service) VALUES (%s, %s)", [port, service])
+    return port
+
+
+def naive_get_or_allocate(first: int, service: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT port FROM naive_ports WHERE service = %s", [service])
+        if row := cursor.fetchone():
+            return int(row[0])
+    return naive_allocate(first, service)
+
+
+def naive_tighten(first: int) -> int:
+    """Shrinks the range to what is held, as far as a look can tell, and grows it again; how many were outside."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(port), %s) FROM naive_ports", [first])
+        last = cursor.fetchone()[0]
+        time.sleep(PAUSE)
+        cursor.execute("UPDATE naive_range SET last = %s", [last])
+        cursor.execute("SELECT count(*) FROM naive_ports, naive_range WHERE port > last")
+        outside: int = cursor.fetchone()[0]
+        cursor.execute("UPDATE naive_range SET last = %s", [first + 199])
+    return outside
+
+
+def naive_allocate_inside(first: int, service: str) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT last FROM naive_range")
+        last = cursor.fetchone()[0]
+        cursor.execute("SELECT count(*) FROM naive_ports")
+        port = first + cursor.fetchone()[0]
+        time.sleep(PAUSE)
+        if port <= last:
+            cursor.execute("INSERT INTO naive_ports (port, service) VALUES (%s, %s)", [port, service])
+    return port
+
+
+JOBS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (
+        *(allocate, get_or_allocate, allocate_many, resize, release, hold_and_die),
+        *(naive_allocate, naive_get_or_allocate, naive_tighten, naive_allocate_inside),
+    )
+}
+
+
+def main() -> None:
+    work = json.loads(sys.stdin.readline())
+    connection.settings_dict["NAME"] = work["database"]
+    connection.ensure_connection()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for name, *arguments in work["jobs"]:
+        try:
+            print(json.dumps({"value": JOBS[name](*arguments)}), flush=True)
+        except PortError as refusal:
+            print(json.dumps({"code": refusal.code, "said": refusal.sentence}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
