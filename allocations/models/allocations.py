@@ -106,7 +106,8 @@ class PortAllocation(models.Model):
             models.CheckConstraint(name="port_allocations_instance", condition=Q(instance__gte=0)),
             models.CheckConstraint(
                 name="port_allocations_service",
-                condition=Q(service_name__regex=words.NAME_PATTERN)
+                # Not null, said aloud: a CHECK that is NULL passes.
+                condition=Q(service_name__isnull=False, service_name__regex=words.NAME_PATTERN)
                 | (Q(service_name__isnull=True) & ~Q(status="allocated")),
             ),
             models.CheckConstraint(

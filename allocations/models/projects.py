@@ -9,7 +9,7 @@ from django.contrib.postgres.fields import IntegerRangeField, RangeOperators
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import F, Func, Q, Value
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Least, Now
 
 from allocations import words
 from allocations.querysets import PortRangeQuerySet, ProjectQuerySet
@@ -119,7 +119,10 @@ class PortRange(models.Model):
     is_shared = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     span = models.GeneratedField(
-        expression=Func(F("start_port"), F("end_port"), Value("[]"), function="int4range"),
+        # Least and greatest, so that an upside-down span reaches port_ranges_bounds, which says what is wrong.
+        expression=Func(
+            Least("start_port", "end_port"), Greatest("start_port", "end_port"), Value("[]"), function="int4range"
+        ),
         output_field=IntegerRangeField(),
         db_persist=True,
     )
