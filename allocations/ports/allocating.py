@@ -58,7 +58,7 @@ def wish(
         protocol=words.protocol(protocol),
         port=None if port is None else words.port(port),
         range_name=range_name or None,
-        metadata=words.metadata(dict(metadata) if metadata is not None else None),
+        metadata=words.metadata(metadata),
     )
 
 

@@ -1,0 +1,45 @@
+"""What triggers and audits write: read-only in the admin."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+
+from allocations.models import Audit, Event, Listener, PortHealthCheck
+
+from .base import ReadOnlyAdmin
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnlyAdmin):
+    list_display = ("at", "actor", "source", "verb", "subject", "label")
+    list_filter = ("subject", "verb", "source")
+    search_fields = ("actor", "label")
+    date_hierarchy = "at"
+
+
+@admin.register(Audit)
+class AuditAdmin(ReadOnlyAdmin):
+    list_display = (
+        *("finished_at", "actor", "source", "project", "hostname"),
+        *("allocated", "in_use", "not_running", "conflicts", "unknown", "unallocated"),
+    )
+    list_select_related = ("project",)
+    list_filter = ("source",)
+    search_fields = ("actor", "project__name")
+    date_hierarchy = "finished_at"
+
+
+@admin.register(PortHealthCheck)
+class PortHealthCheckAdmin(ReadOnlyAdmin):
+    list_display = ("checked_at", "port_allocation", "status", "check_type", "response_time_ms")
+    list_filter = ("status", "check_type")
+    list_select_related = ("port_allocation__project",)
+    search_fields = ("port_allocation__service_name", "port_allocation__project__name")
+    date_hierarchy = "checked_at"
+
+
+@admin.register(Listener)
+class ListenerAdmin(ReadOnlyAdmin):
+    list_display = ("port", "protocol", "hostname", "address", "process", "pid", "container", "last_seen_at")
+    list_filter = ("protocol", "hostname")
+    search_fields = ("=port", "process", "container")
