@@ -8,7 +8,7 @@ over /proc/*/fd, and only root sees the processes of other users.
 
 from __future__ import annotations
 
-import ipaddress
+import contextlib
 import os
 import re
 import socket
@@ -16,11 +16,13 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 TCP, UDP = "tcp", "udp"
 LONGEST_NAME = 255
+UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"  # control, direction, width
 PROC = Path("/proc")
 
 # <linux/sock_diag.h>, <linux/inet_diag.h>, <linux/netlink.h>
@@ -32,7 +34,7 @@ BYTECODE_JUMP, BYTECODE_PORT_GE, BYTECODE_PORT_LE = 0, 2, 3
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 REQUEST = struct.Struct("=BBBBI48x")  # family, protocol, extensions, pad, states; no socket id
 OPERATION = struct.Struct("=BBH")  # code, offset if it holds, offset if not
-MESSAGE = struct.Struct("=BBBB2s2s16s16s4s8sIIIII")  # inet_diag_msg
+MESSAGE = struct.Struct("=4xH2x16s44xI")  # inet_diag_msg: source port in network order, source address, inode
 STATE_LISTEN, STATE_CLOSE = 10, 7  # a bound UDP socket that is not connected is "closed"
 PROTOCOLS = {TCP: (socket.IPPROTO_TCP, STATE_LISTEN), UDP: (socket.IPPROTO_UDP, STATE_CLOSE)}
 RECEIVE_BUFFER = 1 << 18
@@ -63,7 +65,7 @@ def listening(first: int = 1, last: int = 65535, protocol: str | None = None, *,
     """
     wanted = (protocol,) if protocol else (TCP, UDP)
     found = [s for proto in wanted for s in _sockets(proto, first, last)]
-    found.sort(key=lambda s: (s.port, s.protocol, s.address))
+    found.sort(key=lambda s: (s.port, s.protocol, s.address, s.inode))
     return _with_owners(found) if owners and found else found
 
 
@@ -139,6 +141,7 @@ def _question(family: int, protocol: int, states: int, first: int, last: int) ->
 
 def _answers(kernel: socket.socket, protocol: str, family: int) -> Iterator[Socket]:
     size = 4 if family == socket.AF_INET else 16
+    written: dict[bytes, str] = {}  # thousands of sockets share a few addresses
     while True:
         data = kernel.recv(RECEIVE_BUFFER)
         offset = 0
@@ -149,10 +152,11 @@ def _answers(kernel: socket.socket, protocol: str, family: int) -> Iterator[Sock
             if kind == NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", data, offset + HEADER.size)
                 raise OSError(-code, os.strerror(-code))
-            fields = MESSAGE.unpack_from(data, offset + HEADER.size)
-            port, source, inode = int.from_bytes(fields[4], "big"), fields[6], fields[-1]
+            port, source, inode = MESSAGE.unpack_from(data, offset + HEADER.size)
+            if source not in written:
+                written[source] = socket.inet_ntop(family, source[:size])
             if port:
-                yield Socket(protocol, socket.inet_ntop(family, source[:size]), port, inode=inode)
+                yield Socket(protocol, written[source], socket.ntohs(port), inode=inode)
             offset += (length + 3) & ~3
 
 
@@ -172,16 +176,25 @@ def _by_proc(protocol: str, first: int, last: int) -> Iterator[Socket]:
 
 def _address(text: str) -> str:
     whole = struct.pack(f"={len(text) // 8}I", *(int(text[i : i + 8], 16) for i in range(0, len(text), 8)))
-    return str(ipaddress.ip_address(whole))
+    return socket.inet_ntop(socket.AF_INET if len(whole) == 4 else socket.AF_INET6, whole)
 
 
 def _by_psutil(protocol: str, first: int, last: int) -> Iterator[Socket]:
     """Other systems; there the owner comes along, where the system tells it."""
-    for found in psutil.net_connections(protocol):
+    for found, pid in _connections(protocol):
         waits = found.status == psutil.CONN_LISTEN if protocol == TCP else not found.raddr
         if waits and found.laddr and first <= found.laddr.port <= last:
-            name = _process_name(found.pid) if found.pid else ""
-            yield Socket(protocol, found.laddr.ip.partition("%")[0], found.laddr.port, name, found.pid)
+            name = _process_name(pid) if pid else ""
+            yield Socket(protocol, found.laddr.ip.partition("%")[0], found.laddr.port, name, pid)
+
+
+def _connections(protocol: str) -> Iterator[tuple[Any, int | None]]:
+    try:
+        yield from [(found, found.pid) for found in psutil.net_connections(protocol)]
+    except psutil.AccessDenied:  # macOS tells all of them only to root; those of our own user it tells us one by one
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                yield from [(found, process.pid) for found in process.net_connections(protocol)]
 
 
 # --- The owners ---
@@ -247,11 +260,11 @@ def _container(pid: int) -> str:
         return ""
     if found := re.search(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{12})[0-9a-f]{52}", groups):
         return found[1]
-    if found := re.search(r"/([a-zA-Z0-9@:._-]+\.service)(?:/|$)", groups, re.MULTILINE):
-        return found[1][:LONGEST_NAME]
-    return ""
+    # A unit of a user's own systemd lies inside that user's `user@1000.service`: the innermost one is meant.
+    units = re.findall(r"/([a-zA-Z0-9@:._-]+\.service)(?=/|$)", groups, re.MULTILINE)
+    return units[-1][:LONGEST_NAME] if units else ""
 
 
 def _plain(raw: bytes) -> str:
-    """What another program chose as its name: no control characters, no more than fits."""
-    return re.sub(r"[\x00-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}", raw.decode(errors="replace"))[:LONGEST_NAME]
+    """What another program chose as its name: nothing that steers a terminal or turns text around, cut to fit."""
+    return re.sub(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}", raw.decode(errors="replace"))[:LONGEST_NAME]

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +24,15 @@ ADDRESSES_TRIED = 4
 DESCRIPTORS_LEFT = 64  # for everything else that this process has open
 # Where clouds answer with credentials: never probed, whatever a name resolves to.
 FORBIDDEN = [
-    ipaddress.ip_network(n) for n in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "0.0.0.0/8", "::/128")
+    ipaddress.ip_network(n)
+    for n in (
+        *("169.254.0.0/16", "fe80::/10", "0.0.0.0/8", "::/128"),
+        *("fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
+    )
+]
+# IPv6 addresses that reach an IPv4 one, and by how many bits that lies to the left: mapped, NAT64, 6to4.
+CARRIERS = [
+    (ipaddress.IPv6Network(n), bits) for n, bits in (("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
 ]
 
 
@@ -65,11 +74,8 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    results: list[T] = []
-    thread = threading.Thread(target=lambda: results.append(asyncio.run(work)))
-    thread.start()
-    thread.join()
-    return results[0]
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _all(targets: list[Target], timeout: float, deadline: float, width: int) -> dict[Target, Probe]:
@@ -108,7 +114,7 @@ async def _resolve(host: str) -> list[str]:
     def look_up() -> None:
         try:
             found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
+        except (OSError, ValueError):  # ValueError: no name at all
             found = []
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))[:ADDRESSES_TRIED]
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
@@ -124,16 +130,24 @@ async def _resolve(host: str) -> list[str]:
 
 
 async def _probe(addresses: list[str], port: int, timeout: float) -> Probe:
-    """The first address that answers; else what the last one said."""
-    said = Probe(UNKNOWN, "unresolved")
+    """The first address that answers; else `down` if each refused, and the first doubt if there is any."""
+    said = []
     for address in addresses:
-        if any(ipaddress.ip_address(address.partition("%")[0]) in network for network in FORBIDDEN):
-            said = Probe(UNKNOWN, "forbidden", None, address)
+        if _is_forbidden(address):
+            said.append(Probe(UNKNOWN, "forbidden", None, address))
             continue
-        said = await _connect(address, port, timeout)
-        if said.status == UP:
-            return said
-    return said
+        said.append(await _connect(address, port, timeout))
+        if said[-1].status == UP:
+            return said[-1]
+    doubts = (probe for probe in said if probe.status == UNKNOWN)
+    return next(doubts, said[-1] if said else Probe(UNKNOWN, "unresolved"))
+
+
+def _is_forbidden(address: str) -> bool:
+    """Whether an address, or the IPv4 address that it carries, is one that is never probed."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    carried = [ipaddress.IPv4Address(int(found) >> bits & 0xFFFFFFFF) for network, bits in CARRIERS if found in network]
+    return any(ip in network for ip in (found, *carried) for network in FORBIDDEN)
 
 
 async def _connect(address: str, port: int, timeout: float) -> Probe:
@@ -144,6 +158,8 @@ async def _connect(address: str, port: int, timeout: float) -> Probe:
             ours.setblocking(False)
             async with asyncio.timeout(timeout):
                 await asyncio.get_running_loop().sock_connect(ours, (address, port))
+            if ours.getsockname()[:2] == (address, port):  # we met ourselves: the kernel chose that port for our end
+                return Probe(DOWN, "refused", _milliseconds(begun), address)
     except TimeoutError:
         return Probe(UNKNOWN, "timeout", None, address)
     except ConnectionRefusedError:

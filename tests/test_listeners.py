@@ -4,11 +4,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from allocations import listeners
@@ -52,6 +54,48 @@ def test_any_local_address_counts(open_socket: Open, address: str, protocol: str
 
 def test_a_dual_stack_socket_counts(open_socket: Open) -> None:
     assert is_listening(port_of(open_socket("::", v6only=False))) is not None
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("address", ["127.0.0.2", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"])
+def test_kernel_and_files_write_an_address_alike(open_socket: Open, address: str, protocol: str) -> None:
+    port = port_of(open_socket(address, protocol, v6only=False))
+    (by_netlink,), (by_proc,) = (list(f(protocol, port, port)) for f in (listeners._by_netlink, listeners._by_proc))
+    assert by_netlink == by_proc
+    assert by_netlink.address == address
+    assert by_netlink.inode
+
+
+def test_both_families_on_one_port_are_two_sockets(open_socket: Open) -> None:
+    port = port_of(open_socket("::1"))
+    open_socket("127.0.0.1", port=port)
+    assert [s.address for s in listening(port, port, "tcp")] == ["127.0.0.1", "::1"]
+
+
+def test_many_listeners_are_all_seen_once(open_socket: Open) -> None:
+    """More than fit into one message of the kernel."""
+    wanted = {port_of(open_socket("127.0.0.1")) for _ in range(1000)}
+    found = [s.port for s in listening(protocol="tcp") if s.pid == os.getpid()]
+    assert len(found) == len(set(found))
+    assert wanted <= set(found)
+
+
+NOBODY = """
+import os, sys
+sys.path[:] = sys.argv[1].split(":")
+from allocations import listeners
+os.setuid(65534)  # after the imports: that user may not be able to read our files
+found = listeners.is_listening(int(sys.argv[2]))
+print(found is not None, found and found.pid, listeners.sees_all_owners(), listeners.environment(os.getppid()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_sees_the_socket_but_not_its_owner(open_socket: Open) -> None:
+    port = port_of(open_socket("127.0.0.1"))
+    path = ":".join([str(Path.cwd()), *sys.path])
+    done = subprocess.run([sys.executable, "-c", NOBODY, path, str(port)], capture_output=True, text=True)
+    assert done.stdout == "True None False {}\n", done.stderr
 
 
 def test_the_other_protocol_is_another_port(open_socket: Open) -> None:
@@ -136,6 +180,20 @@ def test_without_netlink_the_files_tell(open_socket: Open, monkeypatch: pytest.M
     assert found.pid == os.getpid()
 
 
+def test_where_the_system_tells_only_root_our_own_sockets_are_seen(
+    open_socket: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As macOS does."""
+    port = port_of(open_socket("127.0.0.1"))
+
+    def refused(*_: object) -> object:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "net_connections", refused)
+    (found,) = listeners._by_psutil("tcp", port, port)
+    assert (found.address, found.pid) == ("127.0.0.1", os.getpid())
+
+
 def test_sockets_are_sorted_and_plain(open_socket: Open) -> None:
     open_socket("127.0.0.1")
     found = listening()
@@ -150,6 +208,44 @@ def test_without_owners_no_process_is_looked_at(open_socket: Open) -> None:
 
 def test_a_name_that_another_program_chose_is_harmless() -> None:
     assert listeners._plain(b"evil\x1b[31m\n\xff" + b"x" * 400) == ("evil\ufffd[31m\ufffd\ufffd" + "x" * 400)[:255]
+
+
+@pytest.mark.parametrize("evil", ["\n", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\u2028"])
+def test_nothing_of_a_name_steers_the_reader(evil: str) -> None:
+    assert listeners._plain(f"a{evil}b".encode()) == "a\ufffdb"
+
+
+def test_a_process_with_an_evil_name() -> None:
+    rename = "open('/proc/self/comm', 'w').write('\\u202e\\x9b[1m')"
+    program = f"import socket, sys; {rename}; s = socket.create_server(('127.0.0.1', 0)); "
+    program += "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-X", "utf8", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        found = is_listening(int(child.stdout.readline()))
+        child.communicate("")
+    assert found is not None
+    assert found.process == "\ufffd\ufffd[1m"
+
+
+def test_processes_that_vanish_are_no_error(open_socket: Open) -> None:
+    port = port_of(open_socket("127.0.0.1"))
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            subprocess.run(["true"], check=True)
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert is_listening(port) is not None
+            listening()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_environment_tells_only_what_is_asked() -> None:
@@ -173,6 +269,7 @@ def test_environment_of_nobody_is_empty() -> None:
         (f"0::/system.slice/docker-{'a1b2c3d4e5f6' + '0' * 52}.scope\n", "a1b2c3d4e5f6"),
         (f"12:pids:/docker/{'a1b2c3d4e5f6' + '0' * 52}\n", "a1b2c3d4e5f6"),
         ("0::/system.slice/consilio-api.service\n", "consilio-api.service"),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/web.service\n", "web.service"),
         ("0::/user.slice/user-1000.slice/session-3.scope\n", ""),
     ],
 )

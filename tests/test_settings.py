@@ -67,7 +67,7 @@ def test_defaults(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "setting", "expected"),
     [
-        ("PORTAL_HOST", "0.0.0.0", "PORTAL_HOST", "0.0.0.0"),  # noqa: S104
+        ("PORTAL_HOST", "0.0.0.0", "PORTAL_HOST", "0.0.0.0"),
         ("PORTAL_HOST", "[::1]", "PORTAL_HOST", "::1"),
         ("PORTAL_PORT", " 3001 ", "PORTAL_PORT", 3001),
         ("PORTAL_WORKERS", "4", "PORTAL_WORKERS", 4),

@@ -9,16 +9,18 @@ Each method is one operation: rights, one transaction, one statement where that 
 refused.
 """
 
-from .allocating import Allocating, Wish, wish
+from .allocating import Allocating
+from .changing import Changing
 from .importing import Imported, Importing, ImportReport
 from .looking import Explanation, Looking, PortSummary, RangeSummary
 from .owning import Owning
 from .seeding import Seeding
+from .wishes import Wish, wish
 
 __all__ = ["Explanation", "ImportReport", "Imported", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
 
 
-class PortManager(Seeding, Importing, Owning, Allocating, Looking):
+class PortManager(Seeding, Importing, Owning, Allocating, Changing, Looking):
     """Projects, ranges, allocations and audits; see the modules of this package.
 
     Args:

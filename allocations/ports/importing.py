@@ -14,8 +14,9 @@ from allocations.errors import InvalidValue, PortError, UnknownProject
 from allocations.importers import Reading, Row, Skipped
 from allocations.models import PortAllocation, PortRange, Project
 
-from .allocating import Allocating, wish
+from .allocating import Allocating
 from .base import operation
+from .wishes import wish
 
 # Where a service listened before it was given another port: that is how the same import, run again, knows it.
 IMPORTED_FROM = "importedFrom"

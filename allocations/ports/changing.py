@@ -1,0 +1,146 @@
+"""Giving ports back, and changing what an allocation says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from allocations import errors, listeners, words
+from allocations.access import Role
+from allocations.models import Listener, PortAllocation, Status
+
+from .base import operation
+from .holding import Holding
+from .wishes import checked_changes
+
+
+class Changing(Holding):
+    """release, release_reservation, release_allocation, update, update_allocation."""
+
+    @operation(Role.OPERATOR, "release ports")
+    def release(
+        self,
+        project: str,
+        service: str,
+        *,
+        instance: int | None = None,
+        hostname: str | None = None,
+        protocol: str | None = None,
+        every: bool = False,
+    ) -> list[PortAllocation]:
+        """Release what a service holds, and return it.
+
+        Args:
+            instance, hostname, protocol: which, where it holds several.
+            every: all that fit.
+
+        Raises:
+            UnknownProject, UnknownService, NotPermitted.
+            Ambiguous: it holds several and neither is one named nor `every` given.
+        """
+        found = self._of_service(self._project(project), service, instance, hostname, protocol)
+        return self._release(found if every else [self._only(found)])
+
+    @operation(Role.OPERATOR, "release ports")
+    def release_reservation(
+        self,
+        project: str,
+        first: int,
+        last: int | None = None,
+        *,
+        hostname: str | None = None,
+        protocol: str | None = None,
+    ) -> list[PortAllocation]:
+        """Release the project's reservations from first to last."""
+        first, last = words.span(first, first if last is None else last)
+        owner = self._project(project)
+        found = list(
+            PortAllocation.objects.exclude(status=Status.RELEASED)
+            .filter(
+                project=owner,
+                status=Status.RESERVED,
+                port_number__range=(first, last),
+                hostname=words.host(hostname),
+                protocol=words.protocol(protocol),
+            )
+            .select_related("project", "port_range")
+        )
+        if not found:
+            raise errors.UnknownAllocation(f"{project} has no reservation on {first}-{last}.", field="port")
+        return self._release(found)
+
+    @operation(Role.OPERATOR, "release ports")
+    def release_allocation(self, pk: UUID) -> PortAllocation:
+        """Release one allocation by its id.
+
+        Raises:
+            UnknownAllocation, AlreadyReleased, NotPermitted.
+        """
+        allocation = self._allocation(pk)
+        self._refuse_released(allocation)
+        return self._release([allocation])[0]
+
+    @operation(Role.OPERATOR, "change allocations")
+    def update(
+        self,
+        project: str,
+        service: str,
+        *,
+        instance: int | None = None,
+        hostname: str | None = None,
+        protocol: str | None = None,
+        **changes: Any,
+    ) -> PortAllocation:
+        """Change what an allocation says: see `update_allocation` for the changes.
+
+        Raises:
+            UnknownProject, UnknownService, Ambiguous, and those of `update_allocation`.
+        """
+        found = self._only(self._of_service(self._project(project), service, instance, hostname, protocol))
+        return self._update(found, **changes)
+
+    @operation(Role.OPERATOR, "change allocations")
+    def update_allocation(self, pk: UUID, **changes: Any) -> PortAllocation:
+        """Change what an allocation says.
+
+        Args:
+            pk: its id.
+            **changes: any of new_name, service_type, description, cloudflare_hostname (None: none any more),
+                metadata (replaced as a whole), expires_at (of a reservation).
+
+        Raises:
+            UnknownAllocation, AlreadyReleased, HostnameTaken, NameTaken, InvalidName, InvalidValue, NotPermitted.
+        """
+        return self._update(self._allocation(pk), **changes)
+
+    def _release(self, found: Sequence[PortAllocation]) -> list[PortAllocation]:
+        PortAllocation.objects.filter(pk__in=[a.pk for a in found]).exclude(status=Status.RELEASED).update(
+            status=Status.RELEASED
+        )
+        for allocation in found:
+            self._forget_gone(allocation)
+        released = PortAllocation.objects.select_related("project", "port_range").in_bulk([a.pk for a in found])
+        return [released[a.pk] for a in found]
+
+    def _forget_gone(self, allocation: PortAllocation) -> None:
+        """What was seen on a port of this host and has stopped since must not keep the port from the next service."""
+        port, protocol = allocation.port_number, allocation.protocol
+        if listeners.is_this_host(allocation.hostname) and listeners.is_listening(port, protocol) is None:
+            Listener.objects.filter(hostname=allocation.hostname, protocol=protocol, port=port).delete()
+
+    def _update(self, allocation: PortAllocation, **changes: Any) -> PortAllocation:
+        checked = checked_changes(changes)
+        self._refuse_released(allocation)
+        if checked.get("cloudflare_hostname"):
+            self._refuse_taken_hostname(checked["cloudflare_hostname"], but=allocation)
+        if checked:
+            PortAllocation.objects.filter(pk=allocation.pk).update(**checked)
+        return self._allocation(allocation.pk)
+
+    def _refuse_released(self, allocation: PortAllocation) -> None:
+        if not allocation.is_held:
+            raise errors.AlreadyReleased(
+                f"{allocation.label} released {allocation.address} on {allocation.released_at:%Y-%m-%d %H:%M}: "
+                "a released allocation never changes. Allocate a new one.",
+            )

@@ -1,0 +1,186 @@
+"""How a port comes to be held: the one way that every allocation and reservation goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.db import transaction
+
+from allocations import errors, listeners, sql, words
+from allocations.access import Role
+from allocations.models import Listener, PortAllocation, PortRange, Project, Status
+
+from .base import Operations, operation
+from .wishes import Wish
+
+
+class ListenerInTheWay(Exception):
+    """The port that was chosen is listened on by something unregistered: remember it and choose again."""
+
+    def __init__(self, socket: listeners.Socket) -> None:
+        super().__init__(socket)
+        self.socket = socket
+
+
+class Holding(Operations):
+    """From a wish to a row, or to the refusal that says why not."""
+
+    def _instance_0(self, project: str, asked: Wish) -> PortAllocation | None:
+        """The service's existing port: the hot path of get_or_allocate, one query."""
+        held = (
+            PortAllocation.objects.visible_to(self.caller)
+            .allocated()
+            .filter(
+                project__name=project,
+                service_name=asked.service,
+                hostname=asked.hostname,
+                protocol=asked.protocol,
+                instance=0,
+            )
+            .select_related("project", "port_range")
+            .first()
+        )
+        if held is not None:
+            self._refuse_other_port(held, asked)
+        return held
+
+    def _hold(self, project: str, asked: Wish, *, reuse: bool, adopting: bool = False) -> PortAllocation:
+        """One port, past every unregistered listener on this host."""
+        while True:
+            try:
+                return self._hold_once(project, asked, reuse=reuse, adopting=adopting)
+            except ListenerInTheWay as found:
+                self._remember(found.socket)
+                if asked.port is not None:
+                    who = found.socket.process or "An unknown process"
+                    raise errors.PortTaken(
+                        f"{who} listens on {found.socket.port}/{asked.protocol} and is not registered. If it is this "
+                        "service, adopt it; otherwise take another port.",
+                        field="port",
+                        port=asked.port,
+                        process=found.socket.process,
+                    ) from None
+
+    @operation(Role.OPERATOR, "allocate ports")
+    def _hold_once(self, project: str, asked: Wish, *, reuse: bool, adopting: bool) -> PortAllocation:
+        owner = self._project(project)
+        ranges = self._ranges_for(owner, asked.range_name, asked.port)
+        allocation = self._take(owner, ranges, asked, asked.port, reuse=reuse)
+        if allocation.created and not adopting and listeners.is_this_host(allocation.hostname):
+            socket = listeners.is_listening(allocation.port_number, allocation.protocol)
+            if socket is not None:
+                raise ListenerInTheWay(socket)
+        return allocation
+
+    def _take(
+        self, owner: Project, ranges: Sequence[PortRange], asked: Wish, port: int | None, *, reuse: bool
+    ) -> PortAllocation:
+        """One port of these ranges in the registry, or the refusal that says why not."""
+        if port is not None:
+            self._make_way_for_own(owner, asked, port)
+        if asked.cloudflare_hostname:
+            self._refuse_taken_hostname(asked.cloudflare_hostname)
+        taken = sql.hold_port(
+            project=owner.pk,
+            ranges=[r.pk for r in ranges],
+            service=asked.service,
+            service_type=asked.service_type,
+            hostname=asked.hostname,
+            protocol=asked.protocol,
+            wanted=port,
+            status=asked.status,
+            description=asked.description,
+            cloudflare_hostname=asked.cloudflare_hostname,
+            metadata=asked.metadata,
+            expires_at=asked.expires_at,
+            reuse=reuse,
+        )
+        if taken is None:
+            raise self._refusal_of(owner, ranges, asked, port)
+        taken.project = owner
+        taken.port_range = next((r for r in ranges if r.pk == taken.port_range_id), taken.port_range)
+        if not taken.created:
+            self._refuse_other_port(taken, asked)
+        return taken
+
+    def _make_way_for_own(self, owner: Project, asked: Wish, port: int) -> None:
+        """A project that names a port it has reserved takes it: the reservation is released for the allocation."""
+        if asked.status == Status.RESERVED:
+            return
+        own = PortAllocation.objects.at(port, asked.hostname, asked.protocol).filter(
+            project=owner, status=Status.RESERVED
+        )
+        own.update(status=Status.RELEASED)
+
+    def _refuse_other_port(self, held: PortAllocation, asked: Wish) -> None:
+        if asked.port is not None and asked.port != held.port_number:
+            raise errors.AlreadyAllocated(
+                f"{held.label} holds {held.address} already. Keep it, release it first, or ask for a new instance on "
+                f"{asked.port}.",
+                field="port",
+                port=held.port_number,
+            )
+
+    def _refusal_of(
+        self, owner: Project, ranges: Sequence[PortRange], asked: Wish, port: int | None
+    ) -> errors.PortError:
+        """Why no port came back: it is held, or the ranges are full."""
+        if port is not None:
+            holder = (
+                PortAllocation.objects.held().at(port, asked.hostname, asked.protocol).select_related("project").first()
+            )
+            who = self._name_of_holder(holder) if holder else "another service"
+            free = sql.find_available_port(ranges[0].pk, asked.hostname, asked.protocol)
+            hint = f"{free} is free: take it, or ask without a port." if free else "Ask without a port."
+            return errors.PortTaken(
+                f"{port}/{asked.protocol} on {asked.hostname} is held by {who}. {hint}",
+                field="port",
+                port=port,
+                holder=who,
+                free=free,
+            )
+        spans = ", ".join(f"{r.range_name} {r.start_port}-{r.end_port}" for r in ranges)
+        size = sum(r.size for r in ranges)
+        return errors.RangeExhausted(
+            f"{owner.name} has no free port left on {asked.hostname}/{asked.protocol}: all {size} of {spans} are held "
+            "or listened on. Release a service that is gone, extend the range, or name a shared range.",
+            project=owner.name,
+            size=size,
+            ranges=[r.range_name for r in ranges],
+        )
+
+    def _refuse_taken_hostname(self, name: str, but: PortAllocation | None = None) -> None:
+        """The constraint has the last word; this look before the leap can name the holder."""
+        other = (
+            PortAllocation.objects.exclude(status=Status.RELEASED)
+            .filter(cloudflare_hostname=name)
+            .but(but)
+            .select_related("project")
+            .first()
+        )
+        if other is not None:
+            raise errors.HostnameTaken(
+                f"{name} points at {self._name_of_holder(other)} already: remove it there first, or choose another.",
+                field="cloudflare_hostname",
+                holder=self._name_of_holder(other),
+            )
+
+    def _remember(self, socket: listeners.Socket) -> None:
+        """Keep an unregistered listener that stood in the way, so that the allocator passes it by."""
+        with transaction.atomic():
+            Listener.objects.bulk_create(
+                [
+                    Listener(
+                        hostname=words.LOCALHOST,
+                        protocol=socket.protocol,
+                        address=socket.address,
+                        port=socket.port,
+                        process=socket.process,
+                        pid=socket.pid,
+                        container=socket.container,
+                    )
+                ],
+                update_conflicts=True,
+                unique_fields=["hostname", "protocol", "port", "address"],
+                update_fields=["process", "pid", "container", "last_seen_at"],
+            )
