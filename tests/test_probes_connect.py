@@ -218,3 +218,13 @@ def test_in_another_thread(server: tuple[str, int]) -> None:
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: connect([server])[server].status, range(8)))
     assert found == ["up"] * 8
+
+
+def test_inside_a_running_event_loop_an_error_is_the_same_error() -> None:
+    async def ask() -> None:
+        connect([("127.0.0.1", 70_000)])
+
+    with pytest.raises(OverflowError):
+        connect([("127.0.0.1", 70_000)])
+    with pytest.raises(OverflowError):
+        asyncio.run(ask())
