@@ -1,0 +1,1 @@
+"""Figures as ratios from one interleaved run: `make bench`, or `python -m tests.benchmarks NAME …` for some."""

@@ -1,0 +1,28 @@
+"""`python -m tests.benchmarks [allocator manager audit home]`."""
+
+import sys
+from collections.abc import Callable
+
+from . import allocator, audit, home, manager
+from .harness import ROUNDS, scratch_portal
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "allocator": allocator.run,
+    "manager": manager.run,
+    "audit": audit.run,
+    "home": home.run,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run those, or all."""
+    if unknown := set(names) - set(BENCHMARKS):
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: name some of {', '.join(BENCHMARKS)}.")
+    print(f"Ratios of medians of {ROUNDS} interleaved rounds.")
+    with scratch_portal():
+        for name in names or BENCHMARKS:
+            BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
