@@ -83,3 +83,10 @@ def _clean_up_past_the_guards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that open real sockets on the same few ports, or look at all of the machine's, run one after another."""
+    for item in items:
+        if item.path.parent.name in {"views", "browser"} or item.path.stem in {"test_commands", "test_import_ports"}:
+            item.add_marker(pytest.mark.xdist_group("sockets"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 from django.db import connection
 
 from allocations.models import PortAllocation, PortRange
 from allocations.ports import PortManager
 
-# Where no developer's service listens: a listener would change what the allocator does.
-FIRST = 21000
+# Where no developer's service listens: a listener would change what the allocator does. Tests open real sockets there,
+# so each of the processes that test at the same time has a thousand ports of its own.
+FIRST = 21000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def manager(actor: str = "test") -> PortManager:

@@ -148,10 +148,10 @@ class TestOneHolder:
 
 
 class TestInsideItsRange:
-    @pytest.mark.parametrize("port", [FIRST - 1, FIRST + 20, 1])
-    def test_insert(self, shop: PortRange, port: int) -> None:
+    @pytest.mark.parametrize("offset", [-1, 20, 1 - FIRST], ids=["before", "behind", "far"])
+    def test_insert(self, shop: PortRange, offset: int) -> None:
         with refused("port_allocations_inside_range"):
-            insert(shop, port_number=port)
+            insert(shop, port_number=FIRST + offset)
 
     def test_a_forged_span_is_no_use(self, shop: PortRange) -> None:
         """What the row says of its range is overwritten from the range."""

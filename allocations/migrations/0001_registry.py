@@ -140,7 +140,7 @@ class Migration(migrations.Migration):
                     "project",
                     models.ForeignKey(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="ranges",
                         to="allocations.project",
                     ),
@@ -207,7 +207,7 @@ class Migration(migrations.Migration):
                     "port_range",
                     models.ForeignKey(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="allocations",
                         to="allocations.portrange",
                     ),
@@ -216,7 +216,7 @@ class Migration(migrations.Migration):
                     "project",
                     models.ForeignKey(
                         db_constraint=False,
-                        on_delete=django.db.models.deletion.PROTECT,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="allocations",
                         to="allocations.project",
                     ),

@@ -29,15 +29,15 @@ HELD = ~Q(status="released")
 class PortAllocation(models.Model):
     """One (host, protocol, port), held by one service of a project, or released.
 
-    Rows are made and changed by PortManager alone; the triggers of 0001_guards.sql keep identity columns and
+    Rows are made and changed by PortManager alone; the triggers of 0002_guards.sql keep identity columns and
     released rows as they are, whoever asks.
     """
 
     Status = Status
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
-    project = models.ForeignKey(Project, models.PROTECT, related_name="allocations", db_constraint=False)
-    port_range = models.ForeignKey(PortRange, models.PROTECT, related_name="allocations", db_constraint=False)
+    project = models.ForeignKey(Project, models.DO_NOTHING, related_name="allocations", db_constraint=False)
+    port_range = models.ForeignKey(PortRange, models.DO_NOTHING, related_name="allocations", db_constraint=False)
     port_number = models.IntegerField()
     # NULL: a reservation for which no service is named yet.
     service_name = models.CharField(max_length=255, null=True, blank=True, db_collation="C")
@@ -57,7 +57,7 @@ class PortAllocation(models.Model):
     released_at = models.DateTimeField(null=True, editable=False)
     # What the last audit saw, a copy of its newest check so that lists need no join; NULL: never audited.
     health = models.CharField(max_length=50, null=True, choices=Health, editable=False)
-    # Copies of the range while the allocation is held, kept equal by a composite foreign key (0001_guards.sql), so
+    # Copies of the range while the allocation is held, kept equal by a composite foreign key (0002_guards.sql), so
     # that a CHECK can say: the port is inside, and the range is our own or shared. Filled in by a trigger.
     span = IntegerRangeField(null=True, editable=False)
     range_project_id = models.UUIDField(null=True, editable=False)

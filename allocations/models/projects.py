@@ -109,8 +109,8 @@ class PortRange(models.Model):
     """An inclusive span of ports owned by one project. A shared one also serves projects that name it."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
-    # The foreign key stands in SQL (0001_guards.sql): immediate and with a name that the database can say.
-    project = models.ForeignKey(Project, models.PROTECT, related_name="ranges", db_constraint=False)
+    # The foreign key stands in SQL (0002_guards.sql): immediate, and with a name that the database can say.
+    project = models.ForeignKey(Project, models.DO_NOTHING, related_name="ranges", db_constraint=False)
     range_name = models.CharField(max_length=255, unique=True, db_collation="C")
     start_port = models.IntegerField()
     end_port = models.IntegerField()

@@ -52,7 +52,7 @@ def operation(role: Role, doing: str) -> Callable[[F], F]:
                     if not inner and attempt < ATTEMPTS and refusals.is_passing(error):
                         time.sleep(random.uniform(0, LONGEST_PAUSE * 2**attempt / 4))  # noqa: S311 jitter, no secret
                         continue
-                    if not inner and attempt == 1 and not begun and _is_dead():
+                    if not inner and attempt == 1 and not begun and refusals.is_lost(error):
                         connection.close()
                         continue
                     refusal = refusals.refusal_of(error)
@@ -66,14 +66,6 @@ def operation(role: Role, doing: str) -> Callable[[F], F]:
         return cast(F, run)
 
     return decorate
-
-
-def _is_dead() -> bool:
-    return (
-        connection.connection is None
-        or bool(getattr(connection.connection, "broken", False))
-        or bool(getattr(connection.connection, "closed", False))
-    )
 
 
 class Operations:

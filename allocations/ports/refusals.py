@@ -7,6 +7,7 @@ InternalError, OperationalError or DataError depending on when it strikes.
 from __future__ import annotations
 
 from django.db import Error as DatabaseFault
+from django.db import InterfaceError, OperationalError
 
 from allocations import errors
 
@@ -137,6 +138,12 @@ def is_passing(error: DatabaseFault) -> bool:
     return sqlstate_of(error) in {SERIALIZATION_FAILURE, DEADLOCK} or constraint_of(error) in RACES
 
 
+def is_lost(error: DatabaseFault) -> bool:
+    """Whether the connection itself is gone, or was never there."""
+    state = sqlstate_of(error)
+    return state.startswith(("08", "57P")) or (state == "" and isinstance(error, OperationalError | InterfaceError))
+
+
 def refusal_of(error: DatabaseFault) -> errors.PortError | None:
     """The PortError for a database error; None where it is a bug that must not be dressed up."""
     constraint, state = constraint_of(error), sqlstate_of(error)
@@ -146,7 +153,7 @@ def refusal_of(error: DatabaseFault) -> errors.PortError | None:
     if state.startswith("22"):  # a value that its column cannot carry: too long, out of range, a NUL
         return errors.InvalidValue("A value is too long, too large or holds characters that cannot be kept.")
     why = UNAVAILABLE.get(state)
-    if why is None and (state == "" or state.startswith("08")):
+    if why is None and is_lost(error):
         why = "it does not answer"
     if why is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ def scratch_portal() -> Iterator[None]:
     import django
 
     django.setup()
+    logging.disable()
     from django.core.management import call_command
 
     from portal.embedded.server import Server

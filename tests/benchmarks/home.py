@@ -28,7 +28,7 @@ def run() -> None:
     ((projects, held),) = sql(
         "SELECT (SELECT count(*) FROM projects), (SELECT count(*) FROM port_allocations WHERE status <> 'released')"
     )
-    client = Client()
+    client = Client(headers={"host": "localhost"})
     client.force_login(User.objects.create_superuser("bench", password="bench"))
     plain = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     with override_settings(STORAGES=plain):

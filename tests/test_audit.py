@@ -1,0 +1,267 @@
+"""Audits: four verdicts with their evidence, from real sockets of real processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from allocations import listeners
+from allocations.audit import AuditSummary
+from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck
+from allocations.ports import PortManager
+from tests import make
+
+pytestmark = pytest.mark.django_db
+FIRST = make.FIRST
+SERVE = """
+import socket, sys
+s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def ports() -> PortManager:
+    make.port_range("shop", FIRST, 20)
+    return make.manager()
+
+
+@contextmanager
+def process(port: int, **environment: str) -> Iterator[int]:
+    """A process of its own that listens on the port; its pid."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(port)],
+        env=os.environ | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        yield child.pid
+        child.communicate("")
+
+
+def verdicts(manager: PortManager, **how: str) -> dict[str, tuple[str, str]]:
+    return {f.allocation.label: (f.status, f.reason) for f in manager.audit(**how).findings}
+
+
+class TestThisHost:
+    def test_up_and_down(self, ports: PortManager) -> None:
+        ports.allocate_many("shop", ["api", "web"])
+        with socket.create_server(("127.0.0.1", FIRST)):
+            assert verdicts(ports) == {"shop/api": ("up", "listening"), "shop/web": ("down", "not running")}
+        assert verdicts(ports)["shop/api"][0] == "down"
+
+    @pytest.mark.parametrize("address", ["127.0.0.2", "0.0.0.0", "::1", "::"])
+    def test_any_local_address_counts(self, ports: PortManager, address: str) -> None:
+        ports.allocate("shop", "api")
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((address, FIRST), family=family):
+            assert verdicts(ports)["shop/api"][0] == "up"
+
+    def test_udp(self, ports: PortManager) -> None:
+        ports.allocate("shop", "dns", protocol="udp")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+            found.bind(("127.0.0.1", FIRST))
+            assert verdicts(ports)["shop/dns"][0] == "up"
+        with socket.create_server(("127.0.0.1", FIRST)):
+            assert verdicts(ports)["shop/dns"][0] == "down"
+
+    def test_the_name_of_this_machine_is_this_host(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", hostname=socket.gethostname())
+        with socket.create_server(("127.0.0.1", FIRST)):
+            assert verdicts(ports)["shop/api"] == ("up", "listening")
+
+    def test_reservations_are_not_audited(self, ports: PortManager) -> None:
+        ports.reserve("shop", FIRST)
+        assert verdicts(ports) == {}
+
+
+class TestConflict:
+    def test_a_process_that_was_started_as_another_service(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with process(FIRST, PORTAL_PROJECT="odin", PORTAL_SERVICE="worker"):
+            assert verdicts(ports)["shop/api"] == ("conflict", "odin/worker")
+            report = ports.audit()
+            assert report.payload()["conflicts"] == [{"port": FIRST, "expected": "shop/api", "actual": "odin/worker"}]
+            assert (report.summary.in_use, report.summary.not_running) == (0, 1)
+
+    def test_its_own_process_is_none(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with process(FIRST, PORTAL_PROJECT="shop", PORTAL_SERVICE="api"):
+            assert verdicts(ports)["shop/api"][0] == "up"
+
+    def test_another_process_than_the_expected_one(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", metadata={"process": "nginx"})
+        with process(FIRST):
+            status, reason = verdicts(ports)["shop/api"]
+            assert status == "conflict"
+            assert reason.startswith("process python")
+
+
+class TestDrift:
+    def test_a_service_that_moved_on_to_the_next_number(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with process(FIRST + 1, PORT=str(FIRST)):
+            (drift,) = ports.audit().drift
+        assert (drift.allocation.label, drift.listens_on) == ("shop/api", FIRST + 1)
+
+    def test_a_service_that_runs_does_not_drift(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with process(FIRST, PORT=str(FIRST)), process(FIRST + 1, PORT=str(FIRST)):
+            assert ports.audit().drift == []
+
+
+class TestUnallocated:
+    def test_a_listener_in_a_range_without_an_allocation(self, ports: PortManager) -> None:
+        with process(FIRST + 3) as pid:
+            (found,) = ports.audit().unallocated
+        assert (found.port, found.protocol, found.project, found.pid) == (FIRST + 3, "tcp", "shop", pid)
+        assert found.process.startswith("python")
+
+    def test_outside_every_range_it_is_nobodys_affair(self, ports: PortManager) -> None:
+        with process(FIRST + 30):
+            assert ports.audit().unallocated == []
+
+    def test_a_reserved_port_is_covered(self, ports: PortManager) -> None:
+        ports.reserve("shop", FIRST + 3)
+        with process(FIRST + 3):
+            assert ports.audit().unallocated == []
+
+    def test_one_service_on_two_families_is_one(self, ports: PortManager) -> None:
+        with (
+            socket.create_server(("127.0.0.1", FIRST + 3)),
+            socket.create_server(("::1", FIRST + 3), family=socket.AF_INET6),
+        ):
+            assert len(ports.audit().unallocated) == 1
+
+    def test_it_keeps_the_port_from_others_until_it_is_gone(self, ports: PortManager) -> None:
+        with process(FIRST):
+            ports.audit()
+            assert ports.allocate("shop", "api").port_number == FIRST + 1
+        ports.audit()
+        assert ports.allocate("shop", "web").port_number == FIRST
+
+
+class TestOtherHosts:
+    """127.0.0.2 is not this host to Portal, and the loopback network answers for it."""
+
+    def test_a_connect_tells(self, ports: PortManager) -> None:
+        ports.allocate_many("shop", [])
+        ports.allocate("shop", "api", hostname="127.0.0.2")
+        with socket.create_server(("127.0.0.2", FIRST)):
+            assert verdicts(ports)["shop/api"] == ("up", "open")
+        assert verdicts(ports)["shop/api"] == ("down", "refused")
+
+    def test_udp_is_unknown_never_down(self, ports: PortManager) -> None:
+        ports.allocate("shop", "dns", hostname="127.0.0.2", protocol="udp")
+        assert verdicts(ports)["shop/dns"][0] == "unknown"
+
+    def test_a_host_without_an_address_is_unknown(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", hostname="nowhere.invalid")
+        report = ports.audit()
+        assert report.findings[0].status == "unknown"
+        assert report.is_healthy
+        assert report.payload()["summary"]["notRunning"] == 0
+
+
+class TestRecord:
+    def test_checks_last_use_and_health(self, ports: PortManager) -> None:
+        ports.allocate_many("shop", ["api", "web"])
+        with socket.create_server(("127.0.0.1", FIRST)):
+            report = ports.audit()
+        api, web = PortAllocation.objects.order_by("port_number")
+        assert (api.health, web.health) == ("up", "down")
+        assert api.last_used_at == report.finished_at
+        assert web.last_used_at is None
+        assert sorted(PortHealthCheck.objects.values_list("status", "check_type")) == [
+            ("down", "kernel"),
+            ("up", "kernel"),
+        ]
+        check = PortHealthCheck.objects.get(status="up")
+        assert check.evidence["pid"] == os.getpid()
+        assert check.audit_id == report.id
+
+    def test_its_numbers(self, ports: PortManager) -> None:
+        ports.allocate_many("shop", ["api", "web"])
+        with socket.create_server(("127.0.0.1", FIRST)), socket.create_server(("127.0.0.1", FIRST + 9)):
+            ports.audit()
+        kept = Audit.objects.get()
+        assert (kept.allocated, kept.in_use, kept.not_running, kept.unallocated) == (2, 1, 1, 1)
+        assert (kept.actor, kept.source) == ("test", "python")
+
+    def test_no_event_and_no_change_of_status(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        before = Event.objects.count()
+        ports.audit()
+        assert Event.objects.count() == before
+        assert PortAllocation.objects.get().status == "allocated"
+
+    def test_listeners_come_and_go(self, ports: PortManager) -> None:
+        with process(FIRST + 4) as pid:
+            ports.audit()
+            seen = Listener.objects.get(port=FIRST + 4)
+            assert seen.pid == pid
+            ports.audit()
+            assert Listener.objects.get(port=FIRST + 4).first_seen_at == seen.first_seen_at
+        ports.audit()
+        assert not Listener.objects.filter(port=FIRST + 4).exists()
+
+    def test_an_audit_of_another_host_forgets_no_listener(self, ports: PortManager) -> None:
+        with process(FIRST + 4):
+            ports.audit()
+        ports.audit(hostname="127.0.0.2")
+        assert Listener.objects.filter(port=FIRST + 4).exists()
+
+    def test_unrecorded(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        ports.audit(record=False)
+        assert not Audit.objects.exists()
+        assert PortAllocation.objects.get().health is None
+
+
+class TestScope:
+    def test_one_project(self, ports: PortManager) -> None:
+        make.port_range("other", FIRST + 20, 20)
+        ports.allocate("shop", "api")
+        ports.allocate("other", "api")
+        assert set(verdicts(ports, project="shop")) == {"shop/api"}
+        with process(FIRST + 25):
+            assert ports.audit("shop").unallocated == []
+            assert len(ports.audit("other").unallocated) == 1
+
+    def test_one_host(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        ports.allocate("shop", "web", hostname="127.0.0.2")
+        assert set(verdicts(ports, hostname="127.0.0.2")) == {"shop/web"}
+
+    def test_nothing_allocated_is_healthy(self, ports: PortManager) -> None:
+        report = ports.audit()
+        assert report.summary.health_percentage == 100
+        assert report.is_healthy
+
+    @pytest.mark.parametrize(("up", "of", "percent"), [(1, 3, 33), (2, 3, 67), (1, 8, 13), (10, 12, 83), (0, 4, 0)])
+    def test_percentages_are_rounded_half_up(self, up: int, of: int, percent: int) -> None:
+        assert AuditSummary(of, up, of - up, 0, 0, 0).health_percentage == percent
+
+
+def test_a_few_queries_however_many_allocations(ports: PortManager, django_assert_max_num_queries: object) -> None:
+    ports.allocate_copies("shop", "api", 15)
+    with django_assert_max_num_queries(12):  # type: ignore[operator]
+        ports.audit()
+
+
+def test_a_dead_process_between_look_and_name_is_no_error() -> None:
+    with process(FIRST) as pid:
+        pass
+    time.sleep(0.05)
+    assert listeners.environment(pid) == {}
