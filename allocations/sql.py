@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import connection
@@ -15,6 +15,7 @@ from .models import Audit, PortAllocation
 if TYPE_CHECKING:
     from .audit import AuditReport, Finding
     from .listeners import Socket
+    from .ports.wishes import Wish
 
 
 def name_actor(actor: str, source: str) -> None:
@@ -29,40 +30,63 @@ def name_actor(actor: str, source: str) -> None:
 
 
 def hold_port(
-    *,
-    project: UUID,
-    ranges: Sequence[UUID],
-    service: str | None,
-    service_type: str,
-    hostname: str,
-    protocol: str,
-    wanted: int | None,
-    status: str,
-    description: str,
-    cloudflare_hostname: str | None,
-    metadata: Mapping[str, Any],
-    expires_at: datetime | None,
-    reuse: bool,
+    project: UUID, ranges: Sequence[UUID], *, asked: Wish, wanted: int | None, reuse: bool
 ) -> PortAllocation | None:
     """Hold one port with the SQL function of that name; None where the ranges are full or `wanted` is held."""
     rows = PortAllocation.objects.raw(
         # Both are the start of this statement for a row that it made itself.
         "SELECT *, allocated_at = statement_timestamp() AS created "
-        "FROM hold_port(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "FROM hold_port(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) WHERE id IS NOT NULL",
         (
             project,
             list(ranges),
-            service,
-            service_type,
-            hostname,
-            protocol,
+            asked.service,
+            asked.service_type,
+            asked.hostname,
+            asked.protocol,
             wanted,
-            status,
-            description,
-            cloudflare_hostname,
-            json.dumps(metadata),
-            expires_at,
+            asked.status,
+            asked.description,
+            asked.cloudflare_hostname,
+            json.dumps(asked.metadata),
+            asked.expires_at,
             reuse,
+        ),
+    )
+    return next(iter(rows), None)
+
+
+def hold_in_own_ranges(
+    project: str, visible: Iterable[UUID] | None, *, asked: Wish, reuse: bool
+) -> PortAllocation | None:
+    """The usual wish in one statement: a port of the project's own active ranges, in port order.
+
+    Args:
+        visible: the projects that the caller may see; None is all.
+
+    Returns:
+        None where that cannot be: there is no such project, it has no active range, or they are full.
+    """
+    rows = PortAllocation.objects.raw(
+        """
+        SELECT held.*, held.allocated_at = statement_timestamp() AS created
+          FROM projects p,
+               LATERAL (SELECT array_agg(r.id ORDER BY r.start_port) AS ids
+                          FROM port_ranges r WHERE r.project_id = p.id AND r.is_active) own,
+               LATERAL hold_port(p.id, own.ids, %s, %s, %s, %s, extra => %s, note => %s, tunnel => %s, reuse => %s) held
+         WHERE p.name = %s AND own.ids IS NOT NULL AND (%s::uuid[] IS NULL OR p.id = ANY (%s)) AND held.id IS NOT NULL
+        """,
+        (
+            asked.service,
+            asked.service_type,
+            asked.hostname,
+            asked.protocol,
+            json.dumps(asked.metadata),
+            asked.description,
+            asked.cloudflare_hostname,
+            reuse,
+            project,
+            *([None if visible is None else list(visible)] * 2),
         ),
     )
     return next(iter(rows), None)

@@ -60,8 +60,8 @@ class TestGetOrAllocate:
             ports.get_or_allocate("shop", "api")
 
     def test_a_new_one_costs_a_few(self, ports: PortManager, django_assert_num_queries: Any) -> None:
-        # look; savepoint, actor, project, ranges, hold, savepoint
-        with django_assert_num_queries(7):
+        # look; savepoint, actor, hold, savepoint
+        with django_assert_num_queries(5):
             ports.get_or_allocate("shop", "api")
 
 

@@ -63,9 +63,13 @@ class Holding(Operations):
 
     @operation(Role.OPERATOR, "allocate ports")
     def _hold_once(self, project: str, asked: Wish, *, reuse: bool, adopting: bool) -> PortAllocation:
-        owner = self._project(project)
-        ranges = self._ranges_for(owner, asked.range_name, asked.port)
-        allocation = self._take(owner, ranges, asked, asked.port, reuse=reuse)
+        allocation = None
+        if asked.port is None and asked.range_name is None and asked.cloudflare_hostname is None:
+            allocation = sql.hold_in_own_ranges(project, self.caller.projects, asked=asked, reuse=reuse)
+        if allocation is None:  # a special wish, or one that will be refused: the long way knows why
+            owner = self._project(project)
+            ranges = self._ranges_for(owner, asked.range_name, asked.port)
+            allocation = self._take(owner, ranges, asked, asked.port, reuse=reuse)
         if allocation.created and not adopting and listeners.is_this_host(allocation.hostname):
             socket = listeners.is_listening(allocation.port_number, allocation.protocol)
             if socket is not None:
@@ -80,21 +84,7 @@ class Holding(Operations):
             self._make_way_for_own(owner, asked, port)
         if asked.cloudflare_hostname:
             self._refuse_taken_hostname(asked.cloudflare_hostname)
-        taken = sql.hold_port(
-            project=owner.pk,
-            ranges=[r.pk for r in ranges],
-            service=asked.service,
-            service_type=asked.service_type,
-            hostname=asked.hostname,
-            protocol=asked.protocol,
-            wanted=port,
-            status=asked.status,
-            description=asked.description,
-            cloudflare_hostname=asked.cloudflare_hostname,
-            metadata=asked.metadata,
-            expires_at=asked.expires_at,
-            reuse=reuse,
-        )
+        taken = sql.hold_port(owner.pk, [r.pk for r in ranges], asked=asked, wanted=port, reuse=reuse)
         if taken is None:
             raise self._refusal_of(owner, ranges, asked, port)
         taken.project = owner

@@ -65,7 +65,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 
--- Holds one port for a service: `wanted`, or the lowest free one of the ranges in the order given. No row comes
+-- Holds one port for a service: `wanted`, or the lowest free one of the ranges in the order given. NULL comes
 -- back where they are full, or where `wanted` is held. With `reuse` the service's instance 0 comes back if it exists.
 --
 -- Two allocators in one range neither wait for each other's commit nor get the same port: next_free_port locks the
@@ -75,10 +75,12 @@ CREATE FUNCTION hold_port(
     project uuid, ranges uuid[], service text, kind text, host text, proto text, wanted int DEFAULT NULL,
     state text DEFAULT 'allocated', note text DEFAULT '', tunnel text DEFAULT NULL, extra jsonb DEFAULT '{}',
     expiry timestamptz DEFAULT NULL, reuse boolean DEFAULT false
-) RETURNS SETOF port_allocations LANGUAGE plpgsql AS $$
+) RETURNS port_allocations LANGUAGE plpgsql AS $$
 DECLARE
     socket_key int := hashtext(host || ' ' || proto);
+    candidate_range uuid;
     r port_ranges;
+    held port_allocations;
     candidate int;
     walk record;
     waiting_for int;  -- the lowest port that another transaction is just taking
@@ -87,38 +89,38 @@ BEGIN
     IF service IS NOT NULL THEN
         -- Callers for one service queue up here; the rest of the world does not notice.
         PERFORM pg_advisory_xact_lock(hashtextextended(concat_ws(' ', project, service, host, proto), 0));
-        IF reuse THEN
-            RETURN QUERY SELECT a.* FROM port_allocations a
-                WHERE a.project_id = project AND a.service_name = service AND a.hostname = host
-                  AND a.protocol = proto AND a.instance = 0 AND a.status = 'allocated';
-            IF FOUND THEN RETURN; END IF;
-        ELSE
+        SELECT * INTO held FROM port_allocations a
+            WHERE a.project_id = project AND a.service_name = service AND a.hostname = host
+              AND a.protocol = proto AND a.instance = 0 AND a.status <> 'released';
+        IF reuse AND held.status = 'allocated' THEN
+            RETURN held;
+        ELSIF FOUND THEN
             next_instance := next_instance_of(project, service, host, proto);
         END IF;
     END IF;
 
     LOOP
         waiting_for := NULL;
-        FOR r IN SELECT p.* FROM unnest(ranges) WITH ORDINALITY AS given (id, place)
-                   JOIN port_ranges p ON p.id = given.id WHERE p.is_active ORDER BY given.place
-        LOOP
+        FOREACH candidate_range IN ARRAY ranges LOOP
+            SELECT * INTO r FROM port_ranges WHERE id = candidate_range AND is_active;
+            CONTINUE WHEN r.id IS NULL;
             candidate := coalesce(wanted, r.start_port);
             LOOP
                 IF wanted IS NULL THEN
-                    SELECT * INTO walk FROM next_free_port(candidate, r.end_port, host, proto, socket_key);
+                    walk := next_free_port(candidate, r.end_port, host, proto, socket_key);
                     candidate := walk.free;
                     waiting_for := coalesce(waiting_for, walk.passed_over);
                     EXIT WHEN candidate IS NULL;
                 END IF;
                 FOR attempt IN 1..2 LOOP
-                    RETURN QUERY INSERT INTO port_allocations AS a
+                    INSERT INTO port_allocations AS a
                         (project_id, port_range_id, port_number, service_name, instance, service_type, description,
                          status, hostname, protocol, cloudflare_hostname, metadata, expires_at)
                         VALUES (project, r.id, candidate, service, next_instance, kind, note,
                                 state, host, proto, tunnel, extra, expiry)
                         ON CONFLICT (hostname, protocol, port_number) WHERE a.status <> 'released' DO NOTHING
-                        RETURNING a.*;
-                    IF FOUND THEN RETURN; END IF;
+                        RETURNING a.* INTO held;
+                    IF FOUND THEN RETURN held; END IF;
                     -- An expired reservation gives way here and now, whether or not a job has run.
                     UPDATE port_allocations a SET status = 'released'
                      WHERE a.hostname = host AND a.protocol = proto AND a.port_number = candidate
@@ -129,7 +131,7 @@ BEGIN
                 candidate := candidate + 1;
             END LOOP;
         END LOOP;
-        IF waiting_for IS NULL THEN RETURN; END IF;
+        IF waiting_for IS NULL THEN RETURN NULL; END IF;
         PERFORM pg_advisory_xact_lock(socket_key, waiting_for);
     END LOOP;
 END $$;
@@ -144,7 +146,7 @@ DECLARE
     r port_ranges;
     held port_allocations;
 BEGIN
-    SELECT * INTO held FROM hold_port(project_id, ARRAY[range_id], service_name, service_type, lower(hostname), protocol);
+    held := hold_port(project_id, ARRAY[range_id], service_name, service_type, lower(hostname), protocol);
     IF held.id IS NOT NULL THEN
         RETURN held;
     END IF;
