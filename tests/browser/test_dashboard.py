@@ -1,0 +1,194 @@
+"""What a person does with the dashboard, in a real Chromium, on real PostgreSQL, with real listeners."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+from playwright.sync_api import expect
+
+from allocations.models import PortAllocation
+from tests import make
+from tests.browser.conftest import Complaints, Opened, log_in
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shop")]
+FIRST = make.FIRST
+
+
+def test_log_in_and_out(opened: Opened, complaints: Complaints) -> None:
+    page = opened("admin")
+    expect(page.get_by_role("heading", name="Projects")).to_be_visible()
+    page.locator(".menu summary").click()
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(re.compile("/login"))
+    page.goto("/projects/shop")
+    expect(page).to_have_url(re.compile("/login"))
+
+
+def test_a_wrong_password(opened: Opened) -> None:
+    opened("admin")
+    page = opened("")
+    log_in(page, "admin", "wrong")
+    expect(page.get_by_text("correct username and password")).to_be_visible()
+
+
+def test_allocate_moves_the_bar_and_the_map(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    expect(page.get_by_text("2 of 20 held")).to_be_visible()
+    page.locator("#allocate [name=service_name]").fill("worker")
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    expect(page.get_by_text("3 of 20 held")).to_be_visible()
+    expect(page.locator(".map .cell", has_text=str(FIRST + 2))).not_to_have_attribute("data-state", "free")
+    expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
+    assert PortAllocation.objects.filter(service_name="worker", port_number=FIRST + 2).exists()
+
+
+def test_a_refusal_is_told_beside_the_field(opened: Opened, complaints: Complaints) -> None:
+    complaints.expected = {409, 422}
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").fill("worker")
+    page.locator("#allocate [name=port]").fill(str(FIRST))
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    expect(page.get_by_text(f"{FIRST}/tcp on localhost is held by shop/web.")).to_be_visible()
+    expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
+
+
+def test_a_free_cell_allocates_that_port(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.locator(".map .cell", has_text=str(FIRST + 7)).click()
+    expect(page.locator("#allocate [name=port]")).to_have_value(str(FIRST + 7))
+
+
+def test_edit_in_place(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.get_by_role("link", name=f"Edit {FIRST}", exact=True).click()
+    page.locator("tr textarea").fill("The best shop")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("row").filter(has_text="The best shop")).to_be_visible()
+
+
+def test_release_asks_first_and_names_what_listens(opened: Opened) -> None:
+    page = opened("operator")
+    with socket.create_server(("127.0.0.1", FIRST)):
+        page.goto("/projects/shop")
+        page.get_by_role("link", name=f"Release {FIRST}", exact=True).click()
+        expect(page.get_by_role("dialog")).to_contain_text("listens there now")
+        expect(page.get_by_role("dialog")).to_contain_text("python")
+        page.get_by_role("link", name="Keep it").click()
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        assert PortAllocation.objects.held().count() == 2
+    page.get_by_role("link", name=f"Release {FIRST}", exact=True).click()
+    page.get_by_role("button", name=f"Release {FIRST}").click()
+    expect(page.get_by_text("1 of 20 held")).to_be_visible()
+    assert PortAllocation.objects.held().count() == 1
+
+
+def test_reserve_with_an_expiry(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.get_by_text("Reserve ports").click()
+    page.get_by_label("From port").fill(str(FIRST + 10))
+    page.get_by_label("To port").fill(str(FIRST + 12))
+    page.get_by_label("Expires").fill("7d")
+    page.get_by_role("button", name="Reserve", exact=True).click()
+    expect(page.get_by_text("5 of 20 held")).to_be_visible()
+    assert PortAllocation.objects.filter(status="reserved", expires_at__isnull=False).count() == 3
+
+
+def test_audit_sees_a_listener_come_and_go(opened: Opened) -> None:
+    page = opened("operator")
+    with socket.create_server(("127.0.0.1", FIRST)):
+        page.get_by_role("button", name="Audit now").click()
+        expect(page.get_by_text("Last audit just now")).to_be_visible()
+        expect(page.get_by_text("1 listening", exact=True)).to_be_visible()
+        expect(page.get_by_text("1 not running", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Audit now").click()
+    expect(page.get_by_text("2 not running", exact=True)).to_be_visible()
+    expect(page.get_by_text("1 listening", exact=True)).to_have_count(0)
+
+
+def test_adopt_what_listens(opened: Opened) -> None:
+    page = opened("operator")
+    with socket.create_server(("127.0.0.1", FIRST + 5)):
+        page.get_by_role("button", name="Audit now").click()
+        expect(page.get_by_text("Last audit just now")).to_be_visible()
+        page.goto("/listeners")
+        row = page.get_by_role("row").filter(has_text=str(FIRST + 5))
+        row.locator("[name=service_name]").fill("legacy")
+        row.get_by_role("button", name="Adopt").click()
+        expect(page.get_by_text("shop/legacy")).to_be_visible()
+    assert PortAllocation.objects.filter(service_name="legacy", port_number=FIRST + 5).exists()
+
+
+@pytest.mark.parametrize("text", ["shop", "api", "host-7", "port"])
+def test_search_as_you_type(opened: Opened, text: str) -> None:
+    make.manager().allocate("shop", "far", hostname="host-7")
+    page = opened("viewer")
+    page.keyboard.press("/")
+    box = page.get_by_role("searchbox")
+    expect(box).to_be_focused()
+    box.press_sequentially(str(FIRST + 1) if text == "port" else text)
+    expected = {"shop": "shop", "api": "api", "host-7": "far", "port": "api"}[text]
+    expect(page.locator("#results").get_by_text(expected).first).to_be_visible()
+
+
+def test_an_overlap_is_told_in_words(opened: Opened, complaints: Complaints) -> None:
+    complaints.expected = {409, 422}
+    page = opened("admin")
+    page.goto("/ranges/add?project=shop")
+    page.get_by_label("Name").fill("more")
+    page.get_by_label("From port").fill(str(FIRST + 19))
+    page.get_by_label("To port").fill(str(FIRST + 30))
+    page.get_by_role("button", name="Add range").click()
+    expect(page.get_by_text(f"overlaps shop ({FIRST}-{FIRST + 19}) of shop")).to_be_visible()
+
+
+def test_a_viewer_looks_and_does_not_touch(opened: Opened) -> None:
+    page = opened("viewer")
+    page.goto("/projects/shop")
+    expect(page.get_by_role("button", name="Allocate", exact=True)).to_have_count(0)
+    expect(page.get_by_role("link", name=f"Release {FIRST}", exact=True)).to_have_count(0)
+
+
+def test_who_is_in_no_group_sees_nothing(opened: Opened, complaints: Complaints) -> None:
+    complaints.expected = {403}
+    page = opened("stranger")
+    expect(page.get_by_text("shop")).to_have_count(0)
+
+
+def test_by_keyboard_alone(opened: Opened) -> None:
+    page = opened("")
+    opened("operator")  # makes the person
+    page.goto("/login")
+    page.get_by_label("Username").focus()
+    page.keyboard.type("operator")
+    page.keyboard.press("Tab")
+    page.keyboard.type("correct-horse-battery")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Projects")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").focus()
+    page.keyboard.type("worker")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("3 of 20 held")).to_be_visible()
+
+
+def test_without_scripts(opened: Opened) -> None:
+    page = opened("operator", scripts=False)
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").fill("worker")
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    expect(page.get_by_text("3 of 20 held")).to_be_visible()
+    page.get_by_role("link", name=f"Release {FIRST}", exact=True).click()
+    page.get_by_role("button", name=f"Release {FIRST}").click()
+    expect(page.get_by_text("2 of 20 held")).to_be_visible()
+    page.goto("/")
+    page.get_by_role("button", name="Audit now").click()
+    expect(page.get_by_text("Last audit just now")).to_be_visible()

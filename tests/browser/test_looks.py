@@ -1,0 +1,49 @@
+"""Every page: no axe violation, no sideways scrolling, in both themes and at both widths."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from allocations.models import PortAllocation
+from tests import make
+from tests.browser.conftest import Opened
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shop")]
+
+
+def pages() -> list[str]:
+    key = PortAllocation.objects.filter(service_name="web").values_list("pk", flat=True).get()
+    return [
+        *("/", "/projects/shop", f"/allocations/{key}", f"/allocations/{key}/edit", f"/allocations/{key}/release"),
+        *("/ranges", "/ranges/add", "/listeners", "/events", "/search?q=shop", "/add-project", "/projects/shop/edit"),
+        *("/projects/shop/delete", "/password"),
+    ]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page(opened: Opened, scheme: Any, width: int) -> None:
+    make.manager().reserve("shop", make.FIRST + 9, note="later")
+    with socket.create_server(("127.0.0.1", make.FIRST)), socket.create_server(("127.0.0.1", make.FIRST + 4)):
+        make.manager().audit()
+    page = opened("admin", width=width, scheme=scheme)
+    wrong = []
+    for address in pages():
+        page.goto(address)
+        found = Axe().run(page)
+        wrong += [f"{address}: {v['id']} {v['nodes'][0]['html'][:120]}" for v in found.response["violations"]]
+        sideways = page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if sideways > 0:
+            wrong.append(f"{address}: {sideways} px too wide")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_login_page(opened: Opened, scheme: Any) -> None:
+    page = opened("", scheme=scheme, width=390)
+    page.goto("/login")
+    assert Axe().run(page).response["violations"] == []
