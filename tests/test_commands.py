@@ -228,7 +228,7 @@ class TestListPorts:
 class TestPortSummary:
     def test_all_projects(self, ports: PortManager) -> None:
         ports.allocate_copies("shop", "api", 5)
-        assert "shop     20500-20519          5         0         15   25%  █████░" in run("port_summary")[0]
+        assert "shop     20500-20519          5         0         15   25%  ██░" in run("port_summary")[0]
 
     def test_one_project_as_json(self, ports: PortManager) -> None:
         ports.reserve("shop", 20505)

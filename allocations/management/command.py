@@ -9,7 +9,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -19,6 +20,7 @@ from django_rich.management import RichCommand
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from allocations.errors import PortError, Unavailable
@@ -146,13 +148,18 @@ class PortCommand(RichCommand):
         """A remark on standard error, for people."""
         self.stderr.write(text, lambda line: line)
 
-    def progress_console(self) -> Console:
-        """Where progress is drawn: standard error."""
-        return Console(stderr=True)
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """A moving bar on standard error while something takes its time; in a pipe or under cron, nothing."""
+        with Progress(
+            TextColumn(what), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
+        ) as progress:
+            progress.add_task(what, total=None)
+            yield
 
 
-def bar(percent: int, width: int = 20) -> str:
-    """`████░░░░` for a utilisation in percent; anything held shows."""
+def bar(percent: int, width: int = 10) -> str:
+    """`████░░░░` for a utilisation in percent; anything held shows. Short enough for a table in 80 columns."""
     full = min(width, max(1 if percent else 0, round(percent * width / 100)))
     return "█" * full + "░" * (width - full)
 

@@ -53,7 +53,8 @@ class Command(PortCommand):
         return COULD_NOT
 
     def _look(self, options: dict[str, Any]) -> AuditReport:
-        return self.ports.audit(options["project"], hostname=options["host"], record=not options["no_record"])
+        with self.working("Auditing"):
+            return self.ports.audit(options["project"], hostname=options["host"], record=not options["no_record"])
 
     def _restarted(self, report: AuditReport) -> bool:
         """Restart what is down and has a command; whether anything was started."""

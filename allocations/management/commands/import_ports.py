@@ -29,7 +29,9 @@ class Command(PortCommand):
     def handle(self, **options: Any) -> None:
         if bool(options["file"]) == options["scan"]:
             raise InvalidValue("Name either a FILE (- is standard input) or --scan.", field="file")
-        report = self.ports.import_rows(self._reading(options), project=options["project"], dry_run=options["dry_run"])
+        reading = self._reading(options)
+        with self.working(f"Importing {len(reading.rows)} rows"):
+            report = self.ports.import_rows(reading, project=options["project"], dry_run=options["dry_run"])
         if options["json"]:
             self.json(_payload(report))
         else:

@@ -24,7 +24,8 @@ class Command(PortCommand):
         age = timedelta(days=settings.PORTAL_CHECK_RETENTION_DAYS)
         if options["checks"] is not None:
             age = words.duration_text(options["checks"], "checks")
-        deleted = self.ports.prune(checks=age)
+        with self.working("Deleting old checks"):
+            deleted = self.ports.prune(checks=age)
         if options["json"]:
             self.json({"success": True, "deletedChecks": deleted})
         else:
