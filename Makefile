@@ -25,7 +25,7 @@ restore: .venv/.ready ## read FILE=portal.dump into an empty database
 
 test: .venv/.ready-dev ## run all tests; as root, with the Debian packages they need
 	@scripts/test_tools
-	@exec $(PY) -m pytest -n 2
+	@exec $(PY) -m pytest -n 2 --dist loadgroup
 
 lint: .venv/.ready-dev ## look for mistakes without running anything
 	$(PY) -m ruff check .

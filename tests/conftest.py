@@ -85,6 +85,7 @@ def _clean_up_past_the_guards() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that open real sockets on the same few ports, or look at all of the machine's, run one after another."""
     for item in items:
