@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef
+from django.db.models.functions import Now
 
+from . import tokens
 from .errors import NotPermitted
+from .models import Token, UserLimit
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -21,14 +28,27 @@ class Role(IntEnum):
     """Each role may do what the ones below it may. They are Django groups of these names, in lower case."""
 
     NOBODY = 0
-    VIEWER = 1  # looks
-    OPERATOR = 2  # also allocates, releases, reserves and updates
-    ADMIN = 3  # also edits ranges and projects
+    SCRAPER = 1  # reads the metrics and nothing else; only tokens have it
+    VIEWER = 2  # looks
+    OPERATOR = 3  # also allocates, releases, reserves and updates
+    ADMIN = 4  # also edits ranges and projects
 
     @property
     def label(self) -> str:
         """The group's name."""
         return self.name.lower()
+
+    @classmethod
+    def of_groups(cls, names: Iterable[str]) -> Role:
+        """The highest of the groups of that name; other groups are none of Portal's."""
+        known = {role.label: role for role in (cls.VIEWER, cls.OPERATOR, cls.ADMIN)}
+        return max((known[name] for name in names if name in known), default=cls.NOBODY)
+
+    def within(self, maker: Role) -> Role:
+        """What is left of this role in the hand of somebody who has only `maker`."""
+        if self is Role.SCRAPER:  # metrics tell of everything: an admin's to give
+            return self if maker is Role.ADMIN else Role.NOBODY
+        return min(self, maker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +59,79 @@ class Caller:
         name: whom the history names.
         role: what the caller may do.
         projects: ids of the projects the caller is limited to; None is all of them.
+        user: id of the person, or of the token's owner.
+        token: id of the token by which a program asks.
     """
 
     name: str
     role: Role
     projects: frozenset[UUID] | None = None
+    user: int | None = None
+    token: UUID | None = None
 
     @classmethod
     def of_user(cls, user: User | AnonymousUser) -> Caller:
-        """The caller behind a session: the highest of the user's groups; a superuser is an admin."""
-        if not user.is_authenticated or not user.is_active:
+        """The caller behind a session: the highest of the user's groups; a superuser is an admin, and not limited."""
+        if user.pk is None or not user.is_active:
             return cls(name="", role=Role.NOBODY)
+        name = user.get_username()
         if user.is_superuser:
-            return cls(name=user.get_username(), role=Role.ADMIN)
-        groups = {name.upper() for name in user.groups.values_list("name", flat=True)}
-        role = max((Role[name] for name in groups if name in Role.__members__), default=Role.NOBODY)
-        return cls(name=user.get_username(), role=role)
+            return cls(name=name, role=Role.ADMIN, user=user.pk)
+        asked = _with_rights(get_user_model()._default_manager.filter(pk=user.pk), "pk")
+        facts = asked.values("groups_of", "is_user_limited", "limit_of").get()
+        limit = frozenset(facts["limit_of"]) if facts["is_user_limited"] else None
+        return cls(name=name, role=Role.of_groups(facts["groups_of"]), projects=limit, user=user.pk)
+
+    @classmethod
+    def of_token(cls, text: str) -> Caller | None:
+        """The caller behind a token; None for every reason why it opens nothing.
+
+        The token's rights end where its owner's end now, not where they ended when it was made.
+        """
+        secret = tokens.read(text)
+        if secret is None:
+            return None
+        asked = Token.objects.valid().filter(public_id=secret.public_id)
+        own = Token.projects.through._default_manager.filter(token_id=OuterRef("pk")).values("project_id")
+        found = _with_rights(asked, "user_id").annotate(own_projects=ArraySubquery(own)).select_related("user").first()
+        if found is None or not secret.matches(bytes(found.secret_hash)):
+            return None
+        owner = found.user
+        all_rights = owner is None or owner.is_superuser
+        maker = Role.ADMIN if all_rights else Role.of_groups(found.groups_of)
+        limits = []
+        if found.is_limited:
+            limits.append(frozenset(found.own_projects))
+        if found.is_user_limited and not all_rights:
+            limits.append(frozenset(found.limit_of))
+        return cls(
+            name=found.label,
+            role=Role[found.role.upper()].within(maker),
+            projects=frozenset.intersection(*limits) if limits else None,
+            user=found.user_id,
+            token=found.pk,
+        )
+
+    @classmethod
+    def anonymous(cls) -> Caller:
+        """Anybody, where PORTAL_ANONYMOUS_READ lets anybody look."""
+        return cls(name="anonymous", role=Role.VIEWER)
+
+    @property
+    def identity(self) -> str:
+        """Who it is, for limits and repeated requests: one key per token, per person, or for everybody else."""
+        if self.token is not None:
+            return f"token:{self.token}"
+        return f"user:{self.user}" if self.user is not None else f"name:{self.name}"
+
+    @property
+    def may_scrape(self) -> bool:
+        """Whether the caller may read the metrics."""
+        return self.role in (Role.SCRAPER, Role.ADMIN) or (self.user is None and self.token is None and self.may_look)
+
+    def as_viewer(self) -> Caller:
+        """The same caller with the right to look, for who may read metrics and nothing else."""
+        return replace(self, role=Role.VIEWER)
 
     def may(self, role: Role) -> bool:
         """Whether the caller has that role or a higher one."""
@@ -92,6 +169,22 @@ class Caller:
 def trusted(name: str) -> Caller:
     """A caller who has all rights because they have the shell: commands and Python code."""
     return Caller(name=name, role=Role.ADMIN)
+
+
+def note_use(caller: Caller) -> None:
+    """Remember that a token was used: to the minute, so that a busy one costs no write per request."""
+    if caller.token is not None:
+        Token.objects.filter(pk=caller.token).stale().update(last_used_at=Now())
+
+
+def _with_rights(rows: Any, user: str) -> Any:
+    """`rows` with the groups and the limit of the user they name, in the same query."""
+    groups = Group.objects.filter(user=OuterRef(user)).values("name")
+    limit = UserLimit.objects.filter(user=OuterRef(user))
+    projects = UserLimit.projects.through._default_manager.filter(userlimit_id=OuterRef(user)).values("project_id")
+    return rows.annotate(
+        groups_of=ArraySubquery(groups), is_user_limited=Exists(limit), limit_of=ArraySubquery(projects)
+    )
 
 
 def make_first_admin(password: str = "") -> str | None:

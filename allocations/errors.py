@@ -9,7 +9,8 @@
     │   ├── UnknownProject        404  unknown_project
     │   ├── UnknownService        404  unknown_service
     │   ├── UnknownRange          404  unknown_range
-    │   └── UnknownAllocation     404  unknown_allocation
+    │   ├── UnknownAllocation     404  unknown_allocation
+    │   └── UnknownToken          404  unknown_token
     ├── Conflict                  409  conflict
     │   ├── PortTaken             409  port_taken
     │   ├── AlreadyAllocated      409  already_allocated
@@ -20,7 +21,11 @@
     │   ├── RangeInUse            409  range_in_use
     │   ├── ProjectInUse          409  project_in_use
     │   ├── AlreadyReleased       409  already_released
-    │   └── Ambiguous             409  ambiguous
+    │   ├── Ambiguous             409  ambiguous
+    │   └── LastAdmin             409  last_admin
+    ├── Stale                     412  stale
+    ├── KeyReused                 422  key_reused
+    ├── TooManyRequests           429  too_many_requests
     └── Unavailable               503  unavailable
 
 `code` is a promise to programs, the sentence is for people and may be improved at any time: it says what was
@@ -111,6 +116,12 @@ class UnknownAllocation(NotFound):
     code = "unknown_allocation"
 
 
+class UnknownToken(NotFound):
+    """No token of that id among those the caller may see."""
+
+    code = "unknown_token"
+
+
 class Conflict(PortError):
     """The registry, as it is now, does not admit the change."""
 
@@ -176,6 +187,33 @@ class Ambiguous(Conflict):
     """The words fit several allocations; the details list them."""
 
     code = "ambiguous"
+
+
+class LastAdmin(Conflict):
+    """Nobody would be left who may administer this Portal."""
+
+    code = "last_admin"
+
+
+class Stale(PortError):
+    """The caller's view of the thing is out of date: somebody changed it since."""
+
+    code = "stale"
+    status = 412
+
+
+class KeyReused(PortError):
+    """The Idempotency-Key came before, with another request."""
+
+    code = "key_reused"
+    status = 422
+
+
+class TooManyRequests(PortError):
+    """The caller asks more often than it may; `retry_after` in the details is in seconds."""
+
+    code = "too_many_requests"
+    status = 429
 
 
 class Unavailable(PortError):

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from django import forms
 
 from . import words
+from .access import Caller, Role
 from .errors import PortError
 from .models import Project, Status
 
@@ -189,3 +190,32 @@ class FilterForm(forms.Form):
 def project_names(caller: Any) -> list[str]:
     """The projects a form offers."""
     return list(Project.objects.visible_to(caller).values_list("name", flat=True))
+
+
+class TokenForm(PortForm):
+    """A token of one's own."""
+
+    name = forms.CharField(max_length=100, help_text="What it is for; the history names it.")
+    role = forms.ChoiceField()
+    projects = forms.MultipleChoiceField(required=False, help_text="None chosen: all that you may see.")
+    expires_at = ExpiryField(label="Expires", initial="90d", help_text="30d, 12h, or a date within a year.")
+
+    def __init__(self, *args: Any, caller: Caller, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["role"] = forms.ChoiceField(choices=token_roles(caller), initial="viewer")
+        names = [(name, name) for name in project_names(caller)]
+        self.fields["projects"].choices = names  # type: ignore[attr-defined]
+
+    def clean_projects(self) -> list[str] | None:
+        return self.cleaned_data["projects"] or None
+
+
+def token_roles(caller: Caller) -> list[tuple[str, str]]:
+    """The roles that a token of the caller can have."""
+    told = {
+        Role.SCRAPER: "scraper: reads the metrics alone",
+        Role.VIEWER: "viewer: looks",
+        Role.OPERATOR: "operator: also allocates, releases, reserves",
+        Role.ADMIN: "admin: also edits ranges and projects",
+    }
+    return [(role.label, text) for role, text in told.items() if role.within(caller.role) is role]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.apps import apps
@@ -12,7 +14,7 @@ from django.db.models.functions import JSONObject, Now
 
 if TYPE_CHECKING:
     from .access import Caller
-    from .models import Event, Listener, PortAllocation, PortHealthCheck, PortRange, Project  # noqa: F401 (in strings)
+    from .models import Audit, Event, Listener, PortAllocation, PortHealthCheck, PortRange, Project, Token  # noqa: F401 (in strings)
 
 RELEASED, RESERVED, ALLOCATED = "released", "reserved", "allocated"
 
@@ -48,6 +50,15 @@ def _held_ports() -> JSONObject:
         allocated=Count(number, distinct=True, filter=Q(status=ALLOCATED)),
         reserved=Count(number, distinct=True, filter=Q(status=RESERVED)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Uptime:
+    """What checks say. `percentage` leaves out those that could not tell; None: none could."""
+
+    checks: int
+    up: int
+    percentage: float | None
 
 
 class ProjectQuerySet(models.QuerySet["Project"]):
@@ -137,6 +148,11 @@ class PortAllocationQuerySet(models.QuerySet["PortAllocation"]):
         """Those of one project, by its name."""
         return self.filter(project__name=name)
 
+    def with_response_time(self) -> Self:
+        """With `response_time_ms` of the newest check; NULL where that measured none."""
+        newest = _rows("PortHealthCheck").filter(port_allocation=OuterRef("pk")).order_by("-checked_at")
+        return self.annotate(response_time_ms=Subquery(newest.values("response_time_ms")[:1]))
+
     def at(self, port: int, hostname: str, protocol: str) -> Self:
         """Those of one port of one host."""
         return self.filter(port_number=port, hostname=hostname, protocol=protocol)
@@ -160,16 +176,39 @@ class PortAllocationQuerySet(models.QuerySet["PortAllocation"]):
         return self.filter(found)
 
 
+class AuditQuerySet(models.QuerySet["Audit"]):
+    """Recorded audits."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those whose numbers are of what the caller may see: of everything, or of one of the caller's projects."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(project__in=caller.projects)
+
+    def of_everything(self) -> Self:
+        """Those that left nothing out."""
+        return self.filter(project=None, hostname=None)
+
+
 class PortHealthCheckQuerySet(models.QuerySet["PortHealthCheck"]):
     """Checks of allocations."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Those of allocations the caller may see."""
+        if not caller.may_look:
+            return self.none()
+        return self if caller.projects is None else self.filter(port_allocation__project__in=caller.projects)
 
     def older_than(self, moment: object) -> Self:
         """Those checked before `moment`."""
         return self.filter(checked_at__lt=moment)
 
-    def uptime(self) -> dict[str, int]:
-        """How many checks there are, by verdict."""
-        return dict(self.order_by().values_list("status").annotate(n=Count("pk")))
+    def uptime(self) -> Uptime:
+        """How many checks there are, and how many found the service up."""
+        by_verdict = dict(self.order_by().values_list("status").annotate(n=Count("pk")))
+        up, total = by_verdict.get("up", 0), sum(by_verdict.values())
+        known = total - by_verdict.get("unknown", 0)
+        return Uptime(checks=total, up=up, percentage=round(100 * up / known, 1) if known else None)
 
 
 class ListenerQuerySet(models.QuerySet["Listener"]):
@@ -227,3 +266,25 @@ class EventQuerySet(models.QuerySet["Event"]):
     def of(self, subject: models.Model) -> Self:
         """That of one project, range or allocation."""
         return self.filter(subject_id=subject.pk)
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    """Tokens of programs."""
+
+    def valid(self) -> Self:
+        """Those that open a door now: neither revoked nor expired, and their owner is not locked out."""
+        return self.filter(revoked_at=None, expires_at__gt=Now()).exclude(user__is_active=False)
+
+    def stale(self) -> Self:
+        """Those whose last use was not written down within the last minute."""
+        return self.filter(Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)))
+
+    def visible_to(self, caller: Caller) -> Self:
+        """One's own; an admin who is not limited sees all."""
+        if caller.may_administer and caller.projects is None:
+            return self
+        return self.filter(user_id=caller.user, user__isnull=False) if caller.may_look else self.none()
+
+    def of_user(self, caller: Caller) -> Self:
+        """A person's own."""
+        return self.filter(user_id=caller.user, user__isnull=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -225,6 +225,31 @@ def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
                 recorded.finished_at,
             ),
         )
+
+
+def count_request(limits: Mapping[str, int]) -> float:
+    """Count one request against each key; how many seconds the caller must wait, 0 to go on.
+
+    Args:
+        limits: how many requests per minute each key may make.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count_request(%s, %s)", (list(limits), list(limits.values())))
+        (wait,) = cursor.fetchone()
+    return float(wait)
+
+
+def one_at_a_time(what: str) -> None:
+    """Wait until nobody else does the same, until the transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {what}",))
+
+
+def forget_requests(before: datetime) -> None:
+    """Delete what is remembered of requests: settled limits, and answers older than a day."""
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM rate_limits WHERE settled_at < clock_timestamp()")
+        cursor.execute("DELETE FROM idempotent_answers WHERE created_at < %s", (before,))
 
 
 def prune(before: datetime) -> int:

@@ -3,7 +3,8 @@
 from django.contrib.auth import views as auth
 from django.urls import path
 
-from .views import accounts, allocations, home, listeners, projects, ranges
+from .metrics import metrics
+from .views import accounts, allocations, home, listeners, projects, ranges, tokens
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -26,6 +27,9 @@ urlpatterns = [
     path("ranges/<uuid:pk>/delete", ranges.delete, name="range-delete"),
     path("listeners", listeners.listeners, name="listeners"),
     path("listeners/adopt", listeners.adopt, name="adopt"),
+    path("tokens", tokens.tokens, name="tokens"),
+    path("tokens/<uuid:pk>/revoke", tokens.revoke, name="token-revoke"),
+    path("metrics", metrics, name="metrics"),
     path("login", accounts.Login.as_view(), name="login"),
     path("logout", auth.LogoutView.as_view(), name="logout"),
     path("password", auth.PasswordChangeView.as_view(), name="password_change"),

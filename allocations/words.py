@@ -24,6 +24,7 @@ FIRST_PORT, LAST_PORT = 1, 65535
 DEFAULT_RANGE_SIZE = 100
 # Far enough for any plan, near enough that a slip of the keyboard (year 9999) is noticed.
 LONGEST_RESERVATION = timedelta(days=3660)
+TOKEN_LIFE, LONGEST_TOKEN_LIFE = timedelta(days=90), timedelta(days=366)
 
 # In PostgreSQL `$` matches only at the end of the text; in Python that is `\Z`.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}$"
@@ -227,6 +228,34 @@ def expiry_text(value: str) -> datetime | None:
             f"expiry {_shown(value)} is not understood: write 2h, 7d or a date such as 2027-01-31.",
             field="expires_at",
         ) from None
+
+
+def token_name(value: object) -> str:
+    """What a token is called, for its owner and the history: short text on one line."""
+    name = text(value, "name", 100).strip()
+    if not name or "\n" in name or "/" in name:
+        raise InvalidName(
+            f"token name {_shown(value)} is not a name: use 1 to 100 characters on one line, without /.", field="name"
+        )
+    return name
+
+
+def token_expiry(value: object) -> datetime:
+    """When a token ends: within 366 days; None is 90 days from now."""
+    moment = expiry(timezone.now() + TOKEN_LIFE if value is None else value)
+    if moment is None or moment - timezone.now() > LONGEST_TOKEN_LIFE:
+        raise InvalidValue("A token lives for 366 days at most: choose an earlier expiry.", field="expires_at")
+    return moment
+
+
+def idempotency_key(value: object) -> str:
+    """The key by which a client marks the repetitions of one request: 1 to 255 printable ASCII characters."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value):
+        raise InvalidValue(
+            f"Idempotency-Key {_shown(value)} is not a key: use 1 to 255 printable ASCII characters without spaces.",
+            field="Idempotency-Key",
+        )
+    return value
 
 
 def duration_text(value: str, field: str) -> timedelta:

@@ -56,6 +56,7 @@ def system_database_url() -> Iterator[str]:
 EMPTIED = (
     *("port_health_checks", "listeners", "audits", "port_allocations", "port_ranges", "projects", "events"),
     *("django_session", "django_admin_log", "axes_accessattempt", "axes_accesslog", "axes_accessfailurelog"),
+    *("api_token_projects", "api_tokens", "user_limit_projects", "user_limits", "idempotent_answers", "rate_limits"),
     *("auth_user_groups", "auth_user_user_permissions", "auth_user"),
 )
 GUARDED = ("port_allocations", "port_ranges", "projects", "events")

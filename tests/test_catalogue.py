@@ -11,7 +11,10 @@ from allocations.ports.refusals import BY_CONSTRAINT
 
 pytestmark = [pytest.mark.django_db, pytest.mark.both_servers]
 
-TABLES = ("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events")
+TABLES = (
+    *("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events"),
+    *("api_tokens", "user_limits", "idempotent_answers", "auth_user", "auth_user_groups", "auth_group"),
+)
 
 CONSTRAINTS = {
     # check (c), unique (u), exclusion (x), foreign key (f), by table
@@ -34,6 +37,8 @@ CONSTRAINTS = {
     },
     "port_health_checks": {"c": {"port_health_checks_status", "port_health_checks_time"}},
     "listeners": {"c": {"listeners_port"}, "u": {"listeners_one_socket"}},
+    "api_tokens": {"c": {"api_tokens_public", "api_tokens_hash", "api_tokens_role", "api_tokens_expiry"}},
+    "idempotent_answers": {"u": {"idempotent_answers_key"}},
 }
 # Unique indexes over a part of a table are no constraints to PostgreSQL.
 PARTIAL_UNIQUE = {
@@ -52,6 +57,10 @@ TRIGGERS = {
     ("projects", "projects_no_truncate", "A"),
     ("events", "events_append_only", "A"),
     ("events", "events_no_truncate", "A"),
+    ("api_tokens", "api_tokens_guard", "A"),
+    ("auth_user", "auth_user_last_admin", "A"),
+    ("auth_user_groups", "auth_user_groups_last_admin", "A"),
+    ("auth_group", "auth_group_last_admin", "A"),
 }
 FUNCTIONS = {
     "find_available_port": (
@@ -67,6 +76,7 @@ FUNCTIONS = {
         "port integer, hostname text DEFAULT 'localhost'::text, protocol text DEFAULT 'tcp'::text",
         "boolean",
     ),
+    "count_request": ("keys text[], per_minute integer[]", "double precision"),
 }
 COLUMNS = {
     "port_ranges": (

@@ -2,9 +2,9 @@
 
 from django.contrib import admin
 
-from . import allocations, history, owning
+from . import access, allocations, history, owning
 
-__all__ = ["allocations", "history", "owning"]
+__all__ = ["access", "allocations", "history", "owning"]
 
 admin.site.site_header = admin.site.site_title = "Portal"
 admin.site.index_title = "Registry"

@@ -93,6 +93,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = 100
     show_full_result_count = False
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: Any = self.model._default_manager
+        return rows.visible_to(Caller.of_user(request.user)).order_by(*self.get_ordering(request))  # type: ignore[no-any-return]
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from django.contrib import admin
+from typing import Any
 
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from allocations.access import Caller
 from allocations.models import Audit, Event, Listener, PortHealthCheck
 
 from .base import ReadOnlyAdmin
@@ -43,3 +48,8 @@ class ListenerAdmin(ReadOnlyAdmin):
     list_display = ("port", "protocol", "hostname", "address", "process", "pid", "container", "last_seen_at")
     list_filter = ("protocol", "hostname")
     search_fields = ("=port", "process", "container")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        caller = Caller.of_user(request.user)
+        rows = Listener.objects.all() if caller.projects is None else Listener.objects.unallocated()
+        return rows.order_by(*self.get_ordering(request)) if caller.projects is None else rows.visible_to(caller)

@@ -1,5 +1,6 @@
 """The tables of spec section 3. The constraints here and the SQL files beside the migrations keep the invariants."""
 
+from .access import IdempotentAnswer, Token, UserLimit
 from .allocations import PortAllocation, Status
 from .events import Event
 from .health import Audit, Health, Listener, PortHealthCheck
@@ -9,10 +10,13 @@ __all__ = [
     "Audit",
     "Event",
     "Health",
+    "IdempotentAnswer",
     "Listener",
     "PortAllocation",
     "PortHealthCheck",
     "PortRange",
     "Project",
     "Status",
+    "Token",
+    "UserLimit",
 ]

@@ -13,6 +13,7 @@ from allocations.querysets import PortAllocationQuerySet
 
 from .health import Health
 from .projects import PortRange, Project
+from .versions import version_of
 
 
 class Status(models.TextChoices):
@@ -63,6 +64,8 @@ class PortAllocation(models.Model):
     range_project_id = models.UUIDField(null=True, editable=False)
     range_is_shared = models.BooleanField(null=True, editable=False)
 
+    # Annotation of `with_response_time()`.
+    response_time_ms: int | None
     # Whether the operation that returned this row made it; PortManager says so.
     created: bool = False
 
@@ -181,6 +184,12 @@ class PortAllocation(models.Model):
         if self.status != Status.ALLOCATED:
             return str(self.status)
         return {"up": "listening", "down": "not-running"}.get(self.health or "", self.health or "allocated")
+
+    @property
+    def version(self) -> str:
+        """Changes with every edit and with the release, not with audits."""
+        said = (self.service_type, self.description, self.cloudflare_hostname, self.metadata, self.expires_at)
+        return version_of(self.pk, self.status, self.service_name, *said)
 
     @property
     def is_held(self) -> bool:

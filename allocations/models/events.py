@@ -29,6 +29,9 @@ class Event(models.Model):
     # New values, or {field: [before, after]} for an update.
     changes = models.JSONField(db_default={})
 
+    # Annotation of `with_project_name()`.
+    project_name: str | None
+
     objects = EventQuerySet.as_manager()
 
     class Meta:

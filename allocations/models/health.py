@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from allocations.querysets import ListenerQuerySet, PortHealthCheckQuerySet
+from allocations.querysets import AuditQuerySet, ListenerQuerySet, PortHealthCheckQuerySet
 
 from .projects import Project
 
@@ -38,6 +40,8 @@ class Audit(models.Model):
     conflicts = models.IntegerField(db_default=0)
     unknown = models.IntegerField(db_default=0)
     unallocated = models.IntegerField(db_default=0)
+
+    objects = AuditQuerySet.as_manager()
 
     class Meta:
         db_table = "audits"
@@ -101,6 +105,10 @@ class Listener(models.Model):
     container = models.CharField(max_length=255, db_default="")
     first_seen_at = models.DateTimeField(db_default=Now())
     last_seen_at = models.DateTimeField(db_default=Now())
+
+    # Annotations of `unallocated()`.
+    range_project_id: UUID
+    range_project_name: str
 
     objects = ListenerQuerySet.as_manager()
 

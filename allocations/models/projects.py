@@ -14,6 +14,8 @@ from django.db.models.functions import Greatest, Least, Now
 from allocations import words
 from allocations.querysets import PortRangeQuerySet, ProjectQuerySet
 
+from .versions import version_of
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -85,6 +87,11 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def version(self) -> str:
+        """Changes with every edit."""
+        return version_of(self.pk, self.name, self.description)
 
     # The facts below are annotations of `with_usage()`; without it these raise AttributeError.
     @property
@@ -161,6 +168,12 @@ class PortRange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.range_name} {self.start_port}-{self.end_port}"
+
+    @property
+    def version(self) -> str:
+        """Changes with every edit."""
+        said = (self.range_name, self.start_port, self.end_port, self.description, self.is_active, self.is_shared)
+        return version_of(self.pk, self.project_id, *said)
 
     @property
     def size(self) -> int:

@@ -10,7 +10,9 @@ refused.
 """
 
 from .allocating import Allocating
+from .auditing import Auditing
 from .changing import Changing
+from .granting import Granting
 from .importing import Imported, Importing, ImportReport
 from .looking import Explanation, Looking, PortSummary, RangeSummary
 from .owning import Owning
@@ -20,8 +22,8 @@ from .wishes import Wish, wish
 __all__ = ["Explanation", "ImportReport", "Imported", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
 
 
-class PortManager(Seeding, Importing, Owning, Allocating, Changing, Looking):
-    """Projects, ranges, allocations and audits; see the modules of this package.
+class PortManager(Granting, Seeding, Importing, Owning, Allocating, Changing, Auditing, Looking):
+    """Projects, ranges, allocations, audits and tokens; see the modules of this package.
 
     Args:
         actor: whom the history names: a person, an agent, a script.

@@ -69,7 +69,14 @@ class Allocating(Holding):
         places = {(asked.range_name, asked.port) for asked in wishes}
         # Two that each hold some ports and wait for the other's last one would be a deadlock: they take turns.
         sql.take_turns({r.pk for place in places for r in self._ranges_for(owner, *place)})
-        return [self._hold(project, asked, reuse=not new) for asked in wishes]
+        return [self._hold_of_many(project, asked, index, new=new) for index, asked in enumerate(wishes)]
+
+    def _hold_of_many(self, project: str, asked: Wish, index: int, *, new: bool) -> PortAllocation:
+        try:
+            return self._hold(project, asked, reuse=not new)
+        except errors.PortError as refusal:
+            refusal.details["index"] = index
+            raise
 
     def allocate_copies(self, project: str, service: str, count: int, **wanted: Any) -> list[PortAllocation]:
         """That many new ports for one service, all or none; see `wish()` for what may be wanted."""

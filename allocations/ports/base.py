@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -205,6 +205,19 @@ class Operations:
             field="instance",
             candidates=[{"instance": a.instance, "port": a.port_number, "hostname": a.hostname} for a in found],
         )
+
+    def _refuse_stale(self, found: Project | PortRange | PortAllocation, expecting: Container[str] | None) -> None:
+        """Lock the row, and refuse a caller who has seen it otherwise; None expects nothing."""
+        if expecting is None:
+            return
+        rows = type(found)._default_manager.select_for_update(no_key=True, of=("self",))
+        now = rows.filter(pk=found.pk).first()
+        if now is None or now.version not in expecting:
+            raise errors.Stale(
+                "Somebody changed it since you looked: look again, and decide anew.",
+                field="If-Match",
+                version=now.version if now else None,
+            )
 
     def _name_of_holder(self, allocation: PortAllocation) -> str:
         """Who holds a port, as far as the caller may know."""

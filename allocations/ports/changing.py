@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -71,13 +71,17 @@ class Changing(Holding):
         return self._release(found)
 
     @operation(Role.OPERATOR, "release ports")
-    def release_allocation(self, pk: UUID) -> PortAllocation:
+    def release_allocation(self, pk: UUID, *, expecting: Container[str] | None = None) -> PortAllocation:
         """Release one allocation by its id.
 
+        Args:
+            expecting: the versions in which the caller may have seen it; None: any.
+
         Raises:
-            UnknownAllocation, AlreadyReleased, NotPermitted.
+            UnknownAllocation, AlreadyReleased, Stale, NotPermitted.
         """
         allocation = self._allocation(pk)
+        self._refuse_stale(allocation, expecting)
         self._refuse_released(allocation)
         return self._release([allocation])[0]
 
@@ -101,18 +105,22 @@ class Changing(Holding):
         return self._update(found, **changes)
 
     @operation(Role.OPERATOR, "change allocations")
-    def update_allocation(self, pk: UUID, **changes: Any) -> PortAllocation:
+    def update_allocation(self, pk: UUID, *, expecting: Container[str] | None = None, **changes: Any) -> PortAllocation:
         """Change what an allocation says.
 
         Args:
             pk: its id.
+            expecting: the versions in which the caller may have seen it; None: any.
             **changes: any of new_name, service_type, description, cloudflare_hostname (None: none any more),
                 metadata (replaced as a whole), expires_at (of a reservation).
 
         Raises:
-            UnknownAllocation, AlreadyReleased, HostnameTaken, NameTaken, InvalidName, InvalidValue, NotPermitted.
+            UnknownAllocation, AlreadyReleased, Stale, HostnameTaken, NameTaken, InvalidName, InvalidValue,
+            NotPermitted.
         """
-        return self._update(self._allocation(pk), **changes)
+        allocation = self._allocation(pk)
+        self._refuse_stale(allocation, expecting)
+        return self._update(allocation, **changes)
 
     def _release(self, found: Sequence[PortAllocation]) -> list[PortAllocation]:
         PortAllocation.objects.filter(pk__in=[a.pk for a in found]).exclude(status=Status.RELEASED).update(

@@ -1,21 +1,15 @@
-"""Lists, summaries, explanations and audits."""
+"""Lists, summaries and explanations."""
 
 from __future__ import annotations
 
-import functools
-import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
-from django.utils import timezone
-
-from allocations import errors, listeners, probes, sql, words
+from allocations import errors, listeners, probes, words
 from allocations.access import Role
-from allocations.audit import AuditReport, compare
 from allocations.models import PortAllocation, PortRange, Status
 
-from .base import Operations, operation
+from .base import Operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +59,7 @@ class Explanation:
 
 
 class Looking(Operations):
-    """list, summary, explain, audit, prune."""
+    """list, summary, explain."""
 
     def list(
         self,
@@ -153,6 +147,7 @@ class Looking(Operations):
         self.caller.require(Role.VIEWER, "look at ports")
         number, host, proto = words.port(port), words.host(hostname), words.protocol(protocol)
         around = PortRange.objects.holding(number).select_related("project").first()
+        is_known = around is not None and PortRange.objects.visible_to(self.caller).filter(pk=around.pk).exists()
         held = PortAllocation.objects.held().at(number, host, proto).select_related("project", "port_range").first()
         socket, answers = None, None
         here = listeners.is_this_host(host)
@@ -162,14 +157,18 @@ class Looking(Operations):
             answers = probes.connect([(host, number)])[host, number]
         listens = socket is not None or (answers is not None and answers.status == "up")
         visible = held is None or self.caller.projects is None or held.project_id in self.caller.projects
-        sentence, step = self._explained(number, host, proto, around, held, listens, socket)
+        if around is not None and not is_known and held is None:
+            sentence = f"{number}/{proto} on {host} lies in a range of another project."
+            step = "Ask Portal for a port of your own project."
+        else:
+            sentence, step = self._explained(number, host, proto, around, held, listens, socket)
         return Explanation(
             port=number,
             hostname=host,
             protocol=proto,
-            port_range=around,
+            port_range=around if is_known else None,
             allocation=held if visible else None,
-            listener=socket,
+            listener=socket if around is None or is_known else None,
             looked=here or (answers is not None and answers.status != "unknown"),
             answers=answers,
             sentence=sentence,
@@ -217,70 +216,3 @@ class Looking(Operations):
             f"{where} lies in {whose} and is free; {seen}.",
             f"Take it: manage.py allocate {around.project.name} SERVICE --port {port}.",
         )
-
-    def audit(
-        self, project: str | None = None, *, hostname: str | None = None, record: bool = True, deadline: float = 15.0
-    ) -> AuditReport:
-        """Compare the registry with what really listens; see audit.py for the verdicts.
-
-        Args:
-            project: only this project's allocations and ranges.
-            hostname: only the allocations of this host.
-            record: keep the checks, the listeners, and what was last seen of each allocation.
-            deadline: seconds for all probes of other hosts together.
-
-        Raises:
-            UnknownProject, InvalidName, NotPermitted, Unavailable.
-        """
-        self.caller.require(Role.VIEWER, "audit")
-        started_at, clock = timezone.now(), time.monotonic()
-        owner = self._project(project) if project else None
-        host = words.host(hostname) if hostname else None
-        asked = PortAllocation.objects.visible_to(self.caller).held().allocated().select_related("project")
-        ranges = PortRange.objects.active().visible_to(self.caller).select_related("project")
-        if owner:
-            asked, ranges = asked.filter(project=owner), ranges.filter(project=owner)
-        if host:
-            asked = asked.filter(hostname=host)
-        allocations = list(asked)
-        here = [a for a in allocations if listeners.is_this_host(a.hostname)]
-        elsewhere = [a for a in allocations if not listeners.is_this_host(a.hostname)]
-        look_here = host is None or listeners.is_this_host(host)
-        sockets = listeners.listening() if look_here else []
-        targets = {(a.hostname, a.port_number) for a in elsewhere if a.protocol == words.TCP}
-        report = compare(
-            here,
-            elsewhere,
-            list(ranges) if look_here else [],
-            sockets,
-            probes.connect(sorted(targets), deadline=deadline) if targets else {},
-            self._covered(),
-            functools.lru_cache(maxsize=None)(listeners.environment),
-        )
-        report.started_at = started_at
-        report.finished_at = started_at + timedelta(seconds=time.monotonic() - clock)
-        if not look_here:
-            report.sockets = None
-        if record:
-            self._record(report, owner.pk if owner else None, host)
-        return report
-
-    def _covered(self) -> set[tuple[str, int]]:
-        held = PortAllocation.objects.exclude(status=Status.RELEASED).values_list("hostname", "protocol", "port_number")
-        return {(protocol, port) for hostname, protocol, port in held if listeners.is_this_host(hostname)}
-
-    @operation(Role.VIEWER, "audit")
-    def _record(self, report: AuditReport, project: Any, hostname: str | None) -> None:
-        report.id = sql.record_audit(report, self.actor, self.source, project, hostname)
-
-    @operation(Role.ADMIN, "apply retention")
-    def prune(self, *, checks: timedelta) -> int:
-        """Delete checks and audits older than `checks`; allocations and events are history and stay.
-
-        Returns:
-            How many checks were deleted.
-        """
-        if checks <= timedelta(0):
-            raise errors.InvalidValue("The retention must be longer than nothing: write 30d.", field="checks")
-        before: datetime = timezone.now() - checks
-        return sql.prune(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,8 @@ class Owning(Operations):
             RangeExhausted: no block of that size is free.
         """
         words.project_name(name)
+        if self.caller.projects is not None:
+            raise errors.NotPermitted("You are limited to some projects, and may not add others: ask an admin.")
         self._refuse_taken_name(name)
         project = Project.objects.create(name=name, description=words.text(description, "description"))
         if with_range:
@@ -49,9 +52,21 @@ class Owning(Operations):
         return project
 
     @operation(Role.ADMIN, "change projects")
-    def update_project(self, name: str, *, new_name: str | None = None, description: str | None = None) -> Project:
-        """Rename a project or change its description; its ranges and ports stay as they are."""
+    def update_project(
+        self,
+        name: str,
+        *,
+        new_name: str | None = None,
+        description: str | None = None,
+        expecting: Container[str] | None = None,
+    ) -> Project:
+        """Rename a project or change its description; its ranges and ports stay as they are.
+
+        Args:
+            expecting: the versions in which the caller may have seen it; None: any.
+        """
         project = self._project(name)
+        self._refuse_stale(project, expecting)
         changes: dict[str, Any] = {}
         if new_name is not None and new_name != name:
             changes["name"] = words.project_name(new_name)
@@ -63,13 +78,14 @@ class Owning(Operations):
         return Project.objects.get(pk=project.pk)
 
     @operation(Role.ADMIN, "delete projects")
-    def delete_project(self, name: str) -> None:
+    def delete_project(self, name: str, *, expecting: Container[str] | None = None) -> None:
         """Delete a project that holds no ports and has none in its history, with its ranges.
 
         Raises:
             ProjectInUse: it has ports, or others have some in its ranges; the sentence lists them.
         """
         project = self._project(name)
+        self._refuse_stale(project, expecting)
         held = PortAllocation.objects.held().filter(project=project) | PortAllocation.objects.held().filter(
             port_range__project=project
         )
@@ -118,6 +134,7 @@ class Owning(Operations):
         shared: bool | None = None,
         active: bool | None = None,
         project: str | None = None,
+        expecting: Container[str] | None = None,
     ) -> PortRange:
         """Change a range; what is None stays.
 
@@ -128,6 +145,7 @@ class Owning(Operations):
                 sentence lists them.
         """
         found = self._range(pk)
+        self._refuse_stale(found, expecting)
         first, last = words.span(found.start_port if start is None else start, found.end_port if end is None else end)
         changes: dict[str, Any] = {"start_port": first, "end_port": last}
         if range_name is not None:
@@ -149,7 +167,7 @@ class Owning(Operations):
         return self._range(pk)
 
     @operation(Role.ADMIN, "delete ranges")
-    def delete_range(self, pk: UUID) -> None:
+    def delete_range(self, pk: UUID, *, expecting: Container[str] | None = None) -> None:
         """Delete a range in which no port is held nor in the history.
 
         Raises:
@@ -157,6 +175,7 @@ class Owning(Operations):
             RangeInUse: the sentence lists what is held.
         """
         found = self._range(pk)
+        self._refuse_stale(found, expecting)
         held = PortAllocation.objects.held().filter(port_range=found).select_related("project")
         if count := held.count():
             raise errors.RangeInUse(
@@ -170,6 +189,8 @@ class Owning(Operations):
 
     def _range(self, pk: UUID) -> PortRange:
         found = PortRange.objects.visible_to(self.caller).select_related("project").filter(pk=pk).first()
+        if found is not None and self.caller.projects is not None and found.project_id not in self.caller.projects:
+            raise errors.NotPermitted(f"{found.range_name} is another project's: it is not yours to change.")
         if found is None:
             raise errors.UnknownRange("There is no such range.", range=str(pk))
         return found

@@ -34,13 +34,12 @@ def allocation(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Everything about one allocation, its checks, and its events."""
     found = _found(request, pk)
     checks = found.checks.all()
-    by_verdict = checks.uptime()
-    seen = by_verdict.get("up", 0) + by_verdict.get("down", 0) + by_verdict.get("conflict", 0)
+    uptime = checks.uptime()
     context = {
         "allocation": found,
         "checks": paged(request, checks, CHECKS_PER_PAGE),
-        "uptime": round(100 * by_verdict.get("up", 0) / seen, 1) if seen else None,
-        "check_count": sum(by_verdict.values()),
+        "uptime": uptime.percentage,
+        "check_count": uptime.checks,
         "listeners": Listener.objects.filter(hostname=found.hostname, protocol=found.protocol, port=found.port_number),
         "events": Event.objects.of(found)[:50],
     }

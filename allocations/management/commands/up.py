@@ -13,6 +13,13 @@ from allocations import access, listeners, words
 from allocations.errors import PortTaken
 from allocations.management.command import PortCommand
 from allocations.ports.seeding import OWN_PROJECT, OWN_SERVICE
+from portal.environment import is_loopback
+
+
+def anybody_may_look() -> bool:
+    """Whether reading needs no login: nobody said anything else, and this Portal is reached from this machine alone."""
+    is_said = bool(os.environ.get("PORTAL_ANONYMOUS_READ", "").strip())
+    return not is_said and settings.EMBEDDED_DATABASE and is_loopback(settings.PORTAL_HOST) and not settings.HTTPS
 
 
 class Command(PortCommand):
@@ -45,6 +52,9 @@ class Command(PortCommand):
         self._compare_own_port(port)
         shown = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
         self.say(f"Portal serves on http://{shown}:{port}   (Ctrl-C stops it)")
+        if anybody_may_look():
+            os.environ["PORTAL_ANONYMOUS_READ"] = "1"
+            self.say("Anybody on this machine may read the API without a login (PORTAL_ANONYMOUS_READ=0 stops that).")
         self.stderr.flush()
         config = settings.BASE_DIR / "portal" / "gunicorn.conf.py"
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(config)])  # noqa: S606
