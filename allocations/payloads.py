@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from .models import PortAllocation
+from .models import Event, PortAllocation, PortHealthCheck, PortRange, Project
 from .ports import Explanation, PortSummary
 
 
@@ -35,6 +35,59 @@ def allocation(a: PortAllocation) -> dict[str, Any]:
         "lastUsedAt": _moment(a.last_used_at),
         "expiresAt": _moment(a.expires_at),
         "releasedAt": _moment(a.released_at),
+    }
+
+
+def allocated(a: PortAllocation) -> dict[str, Any]:
+    """One allocation, and whether it is new."""
+    return allocation(a) | {"created": bool(a.created)}
+
+
+def project(p: Project) -> dict[str, Any]:
+    """One project."""
+    return {"name": p.name, "id": str(p.pk), "description": p.description, "createdAt": _moment(p.created_at)}
+
+
+def port_range(r: PortRange) -> dict[str, Any]:
+    """One range."""
+    return {
+        "id": str(r.pk),
+        "project": r.project.name,
+        "name": r.range_name,
+        "start": r.start_port,
+        "end": r.end_port,
+        "description": r.description,
+        "shared": r.is_shared,
+        "active": r.is_active,
+        "createdAt": _moment(r.created_at),
+    }
+
+
+def event(e: Event) -> dict[str, Any]:
+    """One entry of the history; needs `with_project_name()`."""
+    return {
+        "id": e.pk,
+        "at": _moment(e.at),
+        "actor": e.actor,
+        "source": e.source,
+        "verb": e.verb,
+        "subject": e.subject,
+        "subjectId": str(e.subject_id),
+        "project": e.project_name,
+        "label": e.label,
+        "changes": e.changes,
+    }
+
+
+def check(c: PortHealthCheck) -> dict[str, Any]:
+    """One check of an allocation."""
+    return {
+        "id": str(c.pk),
+        "checkType": c.check_type,
+        "status": c.status,
+        "responseTimeMs": c.response_time_ms,
+        "checkedAt": _moment(c.checked_at),
+        "evidence": c.evidence,
     }
 
 

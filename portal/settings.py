@@ -168,6 +168,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "portal.middleware.RequestMiddleware",
+    "allocations.api.problems.ProblemsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "portal.middleware.StaticFilesMiddleware",
     "csp.middleware.CSPMiddleware",

@@ -10,5 +10,6 @@ urlpatterns = [
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),
     path("admin/", admin.site.urls),
+    path("", include("allocations.api.urls")),
     path("", include("allocations.urls")),
 ]

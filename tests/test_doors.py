@@ -79,7 +79,22 @@ def by_admin(browser: Client) -> Door:
     return door
 
 
-@pytest.fixture(params=["python", "command", "page", "admin"])
+@pytest.fixture
+def by_api() -> Door:
+    secret = PortManager(actor="ann").create_token("ann", role="operator")[1]
+    client = Client(headers={"Authorization": f"Bearer {secret}"})
+    names = {"service_type": "serviceType", "cloudflare_hostname": "cloudflareHostname", "range_name": "range"}
+
+    def door(project: str, service: str, wanted: dict[str, Any]) -> str:
+        body = {names.get(name, name): value for name, value in wanted.items()}
+        asked = {"project": project, "service": service, "new": True, **body}
+        answer = client.post("/api/ports", asked, content_type="application/json")
+        return "" if answer.status_code == 201 else str(answer.json()["detail"])
+
+    return door
+
+
+@pytest.fixture(params=["python", "command", "page", "admin", "api"])
 def door(request: pytest.FixtureRequest) -> Door:
     if request.param == "python":
         return by_python

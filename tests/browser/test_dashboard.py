@@ -192,3 +192,21 @@ def test_without_scripts(opened: Opened) -> None:
     page.goto("/")
     page.get_by_role("button", name="Audit now").click()
     expect(page.get_by_text("Last audit just now")).to_be_visible()
+
+
+def test_a_token_is_made_and_copied(opened: Opened) -> None:
+    page = opened("operator")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("operator", exact=True).first.click()
+    page.get_by_role("link", name="Tokens").click()
+    page.get_by_label("Name").fill("deploy")
+    page.get_by_label("Projects").select_option("shop")
+    page.get_by_role("button", name="Make a token").click()
+    expect(page.get_by_role("heading", name="deploy is made")).to_be_visible()
+    page.get_by_role("button", name="Copy the token").click()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator(".secret code").inner_text()
+    page.reload()
+    expect(page.locator(".secret")).to_have_count(0)
+    page.get_by_role("link", name="Revoke deploy").click()
+    page.get_by_role("button", name="Revoke the token").click()
+    expect(page.get_by_role("row").filter(has_text="revoked")).to_be_visible()
