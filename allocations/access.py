@@ -6,19 +6,14 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import Group
-from django.contrib.postgres.expressions import ArraySubquery
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef
-from django.db.models.functions import Now
 
-from . import tokens
+from . import sql, tokens
 from .errors import NotPermitted
-from .models import Token, UserLimit
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
@@ -77,10 +72,9 @@ class Caller:
         name = user.get_username()
         if user.is_superuser:
             return cls(name=name, role=Role.ADMIN, user=user.pk)
-        asked = _with_rights(get_user_model()._default_manager.filter(pk=user.pk), "pk")
-        facts = asked.values("groups_of", "is_user_limited", "limit_of").get()
-        limit = frozenset(facts["limit_of"]) if facts["is_user_limited"] else None
-        return cls(name=name, role=Role.of_groups(facts["groups_of"]), projects=limit, user=user.pk)
+        facts = sql.user_facts(user.pk)
+        limit = frozenset(facts["projects"]) if facts["is_limited"] else None
+        return cls(name=name, role=Role.of_groups(facts["groups"]), projects=limit, user=user.pk)
 
     @classmethod
     def of_token(cls, text: str) -> Caller | None:
@@ -91,25 +85,23 @@ class Caller:
         secret = tokens.read(text)
         if secret is None:
             return None
-        asked = Token.objects.valid().filter(public_id=secret.public_id)
-        own = Token.projects.through._default_manager.filter(token_id=OuterRef("pk")).values("project_id")
-        found = _with_rights(asked, "user_id").annotate(own_projects=ArraySubquery(own)).select_related("user").first()
-        if found is None or not secret.matches(bytes(found.secret_hash)):
+        found = sql.token_facts(secret.public_id)
+        if found is None or not secret.matches(bytes(found["secret_hash"])):
             return None
-        owner = found.user
-        all_rights = owner is None or owner.is_superuser
-        maker = Role.ADMIN if all_rights else Role.of_groups(found.groups_of)
+        if found["is_use_unnoted"]:
+            sql.note_use(found["id"])
+        maker = Role.ADMIN if found["is_unbound"] else Role.of_groups(found["groups"])
         limits = []
-        if found.is_limited:
-            limits.append(frozenset(found.own_projects))
-        if found.is_user_limited and not all_rights:
-            limits.append(frozenset(found.limit_of))
+        if found["is_limited"]:
+            limits.append(frozenset(found["projects"]))
+        if found["is_user_limited"] and not found["is_unbound"]:
+            limits.append(frozenset(found["user_projects"]))
         return cls(
-            name=found.label,
-            role=Role[found.role.upper()].within(maker),
+            name=f"{found['username']}/{found['name']}" if found["username"] else found["name"],
+            role=Role[found["role"].upper()].within(maker),
             projects=frozenset.intersection(*limits) if limits else None,
-            user=found.user_id,
-            token=found.pk,
+            user=found["user_id"],
+            token=found["id"],
         )
 
     @classmethod
@@ -169,22 +161,6 @@ class Caller:
 def trusted(name: str) -> Caller:
     """A caller who has all rights because they have the shell: commands and Python code."""
     return Caller(name=name, role=Role.ADMIN)
-
-
-def note_use(caller: Caller) -> None:
-    """Remember that a token was used: to the minute, so that a busy one costs no write per request."""
-    if caller.token is not None:
-        Token.objects.filter(pk=caller.token).stale().update(last_used_at=Now())
-
-
-def _with_rights(rows: Any, user: str) -> Any:
-    """`rows` with the groups and the limit of the user they name, in the same query."""
-    groups = Group.objects.filter(user=OuterRef(user)).values("name")
-    limit = UserLimit.objects.filter(user=OuterRef(user))
-    projects = UserLimit.projects.through._default_manager.filter(userlimit_id=OuterRef(user)).values("project_id")
-    return rows.annotate(
-        groups_of=ArraySubquery(groups), is_user_limited=Exists(limit), limit_of=ArraySubquery(projects)
-    )
 
 
 def make_first_admin(password: str = "") -> str | None:

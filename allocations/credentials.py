@@ -6,7 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from ninja.utils import check_csrf
 
-from . import access, errors
+from . import errors
 from .access import Caller
 
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -21,10 +21,7 @@ def caller_behind(request: HttpRequest) -> Caller | None:
     _refuse_foreign_origin(request)
     if "Authorization" in request.headers:
         scheme, _, text = request.headers["Authorization"].partition(" ")
-        caller = Caller.of_token(text.strip()) if scheme.lower() == "bearer" else None
-        if caller is not None:
-            access.note_use(caller)
-        return caller
+        return Caller.of_token(text.strip()) if scheme.lower() == "bearer" else None
     if request.user.is_authenticated:
         if request.method not in SAFE and check_csrf(request):
             raise errors.NotPermitted("The CSRF token is missing or wrong: send it as X-CSRFToken, or use a token.")

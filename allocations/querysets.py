@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from django.apps import apps
@@ -270,14 +269,6 @@ class EventQuerySet(models.QuerySet["Event"]):
 
 class TokenQuerySet(models.QuerySet["Token"]):
     """Tokens of programs."""
-
-    def valid(self) -> Self:
-        """Those that open a door now: neither revoked nor expired, and their owner is not locked out."""
-        return self.filter(revoked_at=None, expires_at__gt=Now()).exclude(user__is_active=False)
-
-    def stale(self) -> Self:
-        """Those whose last use was not written down within the last minute."""
-        return self.filter(Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1)))
 
     def visible_to(self, caller: Caller) -> Self:
         """One's own; an admin who is not limited sees all."""

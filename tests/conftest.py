@@ -2,8 +2,10 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from django.conf import settings
 from django.db import connection
@@ -77,6 +79,26 @@ def triggers_of(cursor: CursorWrapper, table: str) -> list[str]:
     """The names of a table's own triggers, without those of its constraints."""
     cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", [table])
     return [row[0] for row in cursor.fetchall()]
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """PostgreSQL takes a moment to notice that a server of a test has gone; its database goes only after that."""
+    yield
+    settings_dict = connection.settings_dict
+    with psycopg.connect(
+        dbname="postgres",
+        user=settings_dict["USER"],
+        password=settings_dict["PASSWORD"] or None,
+        host=settings_dict["HOST"],
+        port=settings_dict["PORT"],
+    ) as session:
+        question = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        connection.close()
+        for _ in range(50):
+            if session.execute(question, (settings_dict["NAME"],)).fetchone() == (0,):
+                break
+            time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True, scope="session")

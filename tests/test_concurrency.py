@@ -111,8 +111,9 @@ class TestShrinkAgainstAllocate:
 
     def test_the_naive_strands_ports(self, naive_tables: None) -> None:
         tighten: list[Job] = [["naive_tighten", FIRST]] * 30
-        answers = race([tighten, *dealt([["naive_allocate_inside", FIRST, f"service-{n}"] for n in range(140)], 7)])
-        assert any(answer["value"] for answer in answers[:30])
+        allocate: list[Job] = [["naive_allocate_inside", FIRST, f"service-{n}"] for n in range(140)]
+        # On a busy machine the two may miss each other; in ten races they do not.
+        assert any(any(a["value"] for a in race([tighten, *dealt(allocate, 7)])[:30]) for _ in range(10))
 
 
 def test_many_at_once_are_all_or_none() -> None:

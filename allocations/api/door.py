@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Schema
@@ -19,9 +20,9 @@ from allocations import errors, words
 from allocations.access import Caller, Role
 from allocations.credentials import SAFE, caller_behind
 from allocations.ports import PortManager
-from allocations.ports.granting import AUDITS_PER_MINUTE, CHANGES_PER_MINUTE
 
 DEEPEST = 32
+AUDITS_COST = 10  # as much of the limit as so many changes
 
 
 class BearerToken(HttpBearer):
@@ -129,7 +130,7 @@ def door(
             caller_of(request).require(Role.VIEWER, "look at ports")
             _refuse_unknown(request, known)
             if counted or request.method not in SAFE:
-                limit = AUDITS_PER_MINUTE if counted else CHANGES_PER_MINUTE
+                limit = settings.PORTAL_RATE_LIMIT // (AUDITS_COST if counted else 1)
                 address = request.META.get("REMOTE_ADDR", "")
                 ports_of(request).count_request(counted or "change", limit, address)
             return view(request, *args, **kwargs)

@@ -19,8 +19,8 @@ from allocations.models import IdempotentAnswer, Token
 from .base import Operations, operation
 
 GIVEN_ROLES = (Role.SCRAPER, Role.VIEWER, Role.OPERATOR, Role.ADMIN)
-# Requests per minute that change something or audit. An address may have many agents behind it.
-CHANGES_PER_MINUTE, AUDITS_PER_MINUTE, ADDRESS_FACTOR = 600, 60, 5
+# An address may have many agents behind it.
+ADDRESS_FACTOR = 5
 
 
 class Granting(Operations):

@@ -27,19 +27,7 @@ class Holding(Operations):
 
     def _instance_0(self, project: str, asked: Wish) -> PortAllocation | None:
         """The service's existing port: the hot path of get_or_allocate, one query."""
-        held = (
-            PortAllocation.objects.visible_to(self.caller)
-            .allocated()
-            .filter(
-                project__name=project,
-                service_name=asked.service,
-                hostname=asked.hostname,
-                protocol=asked.protocol,
-                instance=0,
-            )
-            .select_related("project", "port_range")
-            .first()
-        )
+        held = sql.held_by(project, self.caller.projects, asked=asked)
         if held is not None:
             self._refuse_other_port(held, asked)
         return held

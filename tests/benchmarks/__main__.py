@@ -1,9 +1,9 @@
-"""`python -m tests.benchmarks [allocator manager audit home]`."""
+"""`python -m tests.benchmarks [allocator manager audit home api]`."""
 
 import sys
 from collections.abc import Callable
 
-from . import allocator, audit, home, manager
+from . import allocator, api, audit, home, manager
 from .harness import ROUNDS, scratch_portal
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -11,6 +11,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "manager": manager.run,
     "audit": audit.run,
     "home": home.run,
+    "api": api.run,
 }
 
 
