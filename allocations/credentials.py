@@ -18,10 +18,9 @@ def caller_behind(request: HttpRequest) -> Caller | None:
     Raises:
         NotPermitted: the page that sent the request is not Portal's.
     """
-    _refuse_foreign_origin(request)
     if "Authorization" in request.headers:
-        scheme, _, text = request.headers["Authorization"].partition(" ")
-        return Caller.of_token(text.strip()) if scheme.lower() == "bearer" else None
+        return token_behind(request)
+    _refuse_foreign_origin(request)
     if request.user.is_authenticated:
         if request.method not in SAFE and check_csrf(request):
             raise errors.NotPermitted("The CSRF token is missing or wrong: send it as X-CSRFToken, or use a token.")
@@ -29,6 +28,17 @@ def caller_behind(request: HttpRequest) -> Caller | None:
     if settings.PORTAL_ANONYMOUS_READ and request.method in SAFE and not getattr(request, "is_forwarded", False):
         return Caller.anonymous()
     return None
+
+
+def token_behind(request: HttpRequest) -> Caller | None:
+    """Who asks by a token, and nobody else.
+
+    Raises:
+        NotPermitted: the page that sent the request is not Portal's.
+    """
+    _refuse_foreign_origin(request)
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    return Caller.of_token(text.strip()) if scheme.lower() == "bearer" else None
 
 
 def _refuse_foreign_origin(request: HttpRequest) -> None:

@@ -122,4 +122,5 @@ def explanation(e: Explanation) -> dict[str, Any]:
         "answers": e.answers.status if e.answers else None,
         "explanation": e.sentence,
         "nextStep": e.next_step,
+        "yours": e.yours,
     }

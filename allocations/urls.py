@@ -3,6 +3,7 @@
 from django.contrib.auth import views as auth
 from django.urls import path
 
+from .mcp.http import mcp
 from .metrics import metrics
 from .views import accounts, allocations, home, listeners, projects, ranges, tokens
 
@@ -29,6 +30,7 @@ urlpatterns = [
     path("listeners/adopt", listeners.adopt, name="adopt"),
     path("tokens", tokens.tokens, name="tokens"),
     path("tokens/<uuid:pk>/revoke", tokens.revoke, name="token-revoke"),
+    path("mcp", mcp, name="mcp"),
     path("metrics", metrics, name="metrics"),
     path("login", accounts.Login.as_view(), name="login"),
     path("logout", auth.LogoutView.as_view(), name="logout"),

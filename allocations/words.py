@@ -230,6 +230,13 @@ def expiry_text(value: str) -> datetime | None:
         ) from None
 
 
+def process_name(value: object) -> str:
+    """What a sentence calls a process: processes choose their names, and what looks like prose is not repeated."""
+    if isinstance(value, str) and re.fullmatch(r"[\w.+:@-]{1,40}", value, re.ASCII):
+        return value
+    return "a process that cannot be named here"
+
+
 def token_name(value: object) -> str:
     """What a token is called, for its owner and the history: short text on one line."""
     name = text(value, "name", 100).strip()

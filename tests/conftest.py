@@ -93,12 +93,15 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
         host=settings_dict["HOST"],
         port=settings_dict["PORT"],
     ) as session:
-        question = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
         connection.close()
+        question = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
         for _ in range(50):
-            if session.execute(question, (settings_dict["NAME"],)).fetchone() == (0,):
+            left = session.execute(question, (settings_dict["NAME"],)).fetchall()
+            if not left:
                 break
             time.sleep(0.1)
+        for (pid,) in left:
+            session.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,4 +6,8 @@ from tests.settings import *  # noqa: F403
 from tests.settings import DATABASES
 
 DATABASES["default"]["NAME"] = os.environ["SERVED_DATABASE"]
+if os.environ.get("SERVED_POOL", "0") != "0":
+    size = int(os.environ["SERVED_POOL"])
+    DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": size, "timeout": 30, "max_idle": 2}
+PORTAL_RATE_LIMIT = int(os.environ.get("SERVED_RATE_LIMIT", "600"))
 PORTAL_ANONYMOUS_READ = os.environ.get("SERVED_TO_ANYBODY") == "1"

@@ -16,12 +16,16 @@ from django.db import connection
 
 
 @contextmanager
-def gunicorn(port: int, *, workers: int = 2, anybody: bool = False) -> Iterator[str]:
+def gunicorn(
+    port: int, *, workers: int = 2, anybody: bool = False, pool: int = 0, rate_limit: int = 600
+) -> Iterator[str]:
     """Serve on that port of this machine, and say where; ends with the block."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.served",
         "SERVED_DATABASE": connection.settings_dict["NAME"],
         "SERVED_TO_ANYBODY": str(int(anybody)),
+        "SERVED_POOL": str(pool),
+        "SERVED_RATE_LIMIT": str(rate_limit),
         "PORTAL_PORT": str(port),
         "PORTAL_WORKERS": str(workers),
     }

@@ -30,6 +30,7 @@ PAGES = {
     "login": "nobody",
     "logout": "nobody",
     "metrics": "scraper",
+    "mcp": "token",
     "api/docs": "viewer",
     "api/openapi.json": "viewer",
     "password": "session",
@@ -219,7 +220,7 @@ def test_operations_of_another_project_do_not_exist(
         assert answer.json()["project"] is None
 
 
-@pytest.mark.parametrize("route", [r for r, role in PAGES.items() if role not in ("nobody", "scraper")])
+@pytest.mark.parametrize("route", [r for r, role in PAGES.items() if role not in ("nobody", "scraper", "token")])
 def test_pages(route: str, ports: PortManager, vault: PortAllocation) -> None:
     address = page_address(route, vault)
     for asked in (Client(), client_of("garbage")):

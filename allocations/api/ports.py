@@ -31,11 +31,12 @@ def audit(request: HttpRequest, query: Query[sent.AuditQuery]) -> HttpResponse:
     return answer(report.payload(), 503 if is_bad else 200)
 
 
-@router.get("/ports/explain", response=answers({200: shown.Explanation}))
+@router.get("/ports/explain", response=answers({200: shown.Explanation}, 404))
 @door(sent.ExplainQuery)
 def explain(request: HttpRequest, query: Query[sent.ExplainQuery]) -> HttpResponse:
     """Whose a port is, what listens there, and the one safe next step."""
-    found = ports_of(request).explain(int(query.port), hostname=query.hostname, protocol=query.protocol)
+    about = {"hostname": query.hostname, "protocol": query.protocol, "project": query.project}
+    found = ports_of(request).explain(int(query.port), **about)
     return answer(payloads.explanation(found))
 
 

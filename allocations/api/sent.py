@@ -130,6 +130,7 @@ class AuditQuery(Sent):
 
 class ExplainQuery(Sent):
     port: Number
+    project: ProjectName | None = Field(None, description="Who asks: is it theirs from before?")
     hostname: Host | None = None
     protocol: Protocol | None = None
 

@@ -134,6 +134,7 @@ class Explanation(Shown):
     answers: str | None
     explanation: str
     next_step: str
+    yours: bool | None
 
 
 class Range(Shown):

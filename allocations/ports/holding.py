@@ -40,7 +40,7 @@ class Holding(Operations):
             except ListenerInTheWay as found:
                 self._remember(found.socket)
                 if asked.port is not None:
-                    who = found.socket.process or "An unknown process"
+                    who = words.process_name(found.socket.process)
                     raise errors.PortTaken(
                         f"{who} listens on {found.socket.port}/{asked.protocol} and is not registered. If it is this "
                         "service, adopt it; otherwise take another port.",

@@ -56,6 +56,8 @@ class Explanation:
     answers: probes.Probe | None
     sentence: str
     next_step: str
+    # Whether the project that asked holds it; None: no project was named.
+    yours: bool | None = None
 
 
 class Looking(Operations):
@@ -138,14 +140,20 @@ class Looking(Operations):
             ranges=ranges,
         )
 
-    def explain(self, port: int, *, hostname: str | None = None, protocol: str | None = None) -> Explanation:
+    def explain(
+        self, port: int, *, hostname: str | None = None, protocol: str | None = None, project: str | None = None
+    ) -> Explanation:
         """Whose a port is, what listens there, and what to do.
 
+        Args:
+            project: who asks, to be told whether the port is theirs from before.
+
         Raises:
-            PortOutOfRange, InvalidName, InvalidValue, NotPermitted.
+            UnknownProject, PortOutOfRange, InvalidName, InvalidValue, NotPermitted.
         """
         self.caller.require(Role.VIEWER, "look at ports")
         number, host, proto = words.port(port), words.host(hostname), words.protocol(protocol)
+        asker = self._project(project) if project else None
         around = PortRange.objects.holding(number).select_related("project").first()
         is_known = around is not None and PortRange.objects.visible_to(self.caller).filter(pk=around.pk).exists()
         held = PortAllocation.objects.held().at(number, host, proto).select_related("project", "port_range").first()
@@ -162,6 +170,12 @@ class Looking(Operations):
             step = "Ask Portal for a port of your own project."
         else:
             sentence, step = self._explained(number, host, proto, around, held, listens, socket)
+        yours = None if asker is None else held is not None and held.project_id == asker.pk
+        if yours and held is not None:
+            what = held.service_name or "what it was reserved for"
+            step = f"It is your own project's, for {what}: use it, and do not allocate another."
+            if listens:
+                step = f"It is your own project's: {what} runs already. Use it as it is, or ask for a further instance."
         return Explanation(
             port=number,
             hostname=host,
@@ -173,6 +187,7 @@ class Looking(Operations):
             answers=answers,
             sentence=sentence,
             next_step=step,
+            yours=yours,
         )
 
     def _explained(
@@ -186,7 +201,7 @@ class Looking(Operations):
         socket: listeners.Socket | None,
     ) -> tuple[str, str]:
         where = f"{port}/{protocol} on {hostname}"
-        who = (socket.process or "a process that cannot be named from here") if socket else "something"
+        who = words.process_name(socket.process) if socket else "something"
         pid = f" (pid {socket.pid})" if socket and socket.pid else ""
         seen = f"{who}{pid} listens there" if listens else "nothing was seen listening there"
         if held is not None:
@@ -214,5 +229,5 @@ class Looking(Operations):
             )
         return (
             f"{where} lies in {whose} and is free; {seen}.",
-            f"Take it: manage.py allocate {around.project.name} SERVICE --port {port}.",
+            f"Take it: ask for port {port} for a service of {around.project.name}.",
         )

@@ -40,4 +40,4 @@ def addresses(web: PortAllocation) -> list[str]:
         wanted = re.findall(r"<\w+:(\w+)>", str(pattern.pattern))
         kwargs = {name: web.port_range_id if "ranges/" in str(pattern.pattern) else given[name] for name in wanted}
         found.append(reverse(pattern.name or "", kwargs=kwargs))
-    return [address for address in found if address not in ("/login", "/logout", "/metrics")]
+    return [address for address in found if address not in ("/login", "/logout", "/metrics", "/mcp")]

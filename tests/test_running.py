@@ -1,0 +1,177 @@
+"""manage.py run: real commands on their ports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from allocations.models import PortAllocation
+from tests import make
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+PORT = make.FIRST
+
+
+@pytest.fixture(autouse=True)
+def _shop(transactional_db: None) -> None:
+    make.port_range("shop", PORT, 20)
+
+
+def started(*words: str, service: str = "shop/web") -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "tests.served",
+        "SERVED_DATABASE": connection.settings_dict["NAME"],
+    }
+    return subprocess.Popen(
+        [sys.executable, "manage.py", "run", service, *words],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(*words: str, service: str = "shop/web") -> tuple[int, str, str]:
+    process = started(*words, service=service)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def answers(port: int = PORT) -> bool:
+    for _ in range(150):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+            return True
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def test_the_environment_and_the_exit_status() -> None:
+    told = 'echo "$PORT $HOST $PORTAL_PROJECT $PORTAL_SERVICE $0 $1"; exit 7'
+    status, out, err = ended("--type", "web", "--", "sh", "-c", told, "{port}", "http://{host}:{port}/")
+    assert (status, out) == (7, f"{PORT} 127.0.0.1 shop web {PORT} http://127.0.0.1:{PORT}/\n")
+    assert err == f"shop/web runs on {PORT}/tcp.\n"
+    assert PortAllocation.objects.get().service_type == "web"
+
+
+def test_no_shell_looks_at_the_arguments() -> None:
+    assert ended("--", "echo", "$(id)", "a; b", "--wait", "--")[1] == "$(id) a; b --wait --\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("--", "no-such-program"), 127, "There is no program no-such-program."),
+        (("--", "/etc/passwd"), 126, "/etc/passwd cannot be run: Permission denied."),
+        (("--",), 1, "Write it as: run PROJECT/SERVICE -- COMMAND"),
+        ((), 1, "Write it as: run PROJECT/SERVICE -- COMMAND"),
+    ],
+)
+def test_what_cannot_run(words: tuple[str, ...], status: int, told: str) -> None:
+    found, out, err = ended(*words)
+    assert (found, out) == (status, "")
+    assert told in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_project_runs_nothing() -> None:
+    status, out, err = ended("--", "echo", "ran", service="shpo/web")
+    assert (status, out) == (1, "")
+    assert "Did you mean shop?" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_reach_all_that_was_started(number: int) -> None:
+    """The shell's child is a grandchild of `run`; nothing of the group is left."""
+    process = started("--", "sh", "-c", "sh -c 'sleep 300' & echo $!; wait")
+    assert process.stdout is not None
+    grandchild = int(process.stdout.readline())
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    time.sleep(0.2)
+    alive = Path(f"/proc/{grandchild}/stat")
+    assert not alive.exists() or alive.read_text().split()[2] == "Z"
+
+
+def test_ctrl_c_is_the_commands() -> None:
+    program = "import sys, time; print('up', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(5)"
+    process = started("--", sys.executable, "-c", program)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 5
+
+
+def test_a_command_that_listens_is_not_warned_of() -> None:
+    process = started("--wait", "3", "--", sys.executable, "-m", "http.server", "{port}")
+    assert answers()
+    assert not connection.queries
+    time.sleep(3.5)
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert "does not listen" not in err
+
+
+def test_a_command_that_does_not_listen_is() -> None:
+    _, _, err = ended("--wait", "1", "--", "sleep", "3")
+    assert f"It does not listen on {PORT} after 1 s." in err
+
+
+def test_a_command_that_listens_elsewhere_is() -> None:
+    other = PORT + 15
+    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(4)"
+    _, _, err = ended("--wait", "1", "--", sys.executable, "-c", program)
+    assert f"It listens on {other}, not on {PORT}" in err
+
+
+def test_who_listens_already_is_named() -> None:
+    make.manager().allocate("shop", "web")
+    first = started("--", sys.executable, "-m", "http.server", "{port}")
+    assert answers()
+    _, _, err = ended("--", "true")
+    first.terminate()
+    first.communicate(timeout=20)
+    assert f"listens on {PORT} already: does the service run twice?" in err
+
+
+def test_djangos_own_server() -> None:
+    process = started("--", sys.executable, "manage.py", "runserver", "--noreload", "{host}:{port}")
+    try:
+        assert answers()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
+def test_a_node_server_that_reads_port() -> None:
+    program = (
+        "require('http').createServer((q, a) => a.end('up'))"
+        ".listen(process.env.PORT, process.env.HOST, () => console.log('ready'))"
+    )
+    process = started("--", "node", "-e", program)
+    try:
+        assert answers()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode in (128 + signal.SIGINT, 130)
+    finally:
+        process.kill()
