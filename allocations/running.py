@@ -60,36 +60,55 @@ def run(
     Raises:
         CannotRun: there is no such program, or it cannot be executed.
     """
-    try:
-        process = subprocess.Popen(command, env=dict(environment), process_group=0)
-    except FileNotFoundError:
-        raise CannotRun(f"There is no program {command[0]}.", NOT_FOUND) from None
-    except OSError as error:
-        raise CannotRun(f"{command[0]} cannot be run: {error.strerror}.", NOT_EXECUTABLE) from None
     ended = threading.Event()
-    watcher = threading.Thread(
-        target=_watch, args=(process.pid, port, protocol, warn, patience, ended), name="watch", daemon=True
-    )
-    with _passed_on(process), _foreground(process.pid):
+    with _passed_on() as to_group:
+        process = _started(command, environment)
+        to_group(process.pid)
+        watcher = threading.Thread(
+            target=_watch, args=(process.pid, port, protocol, warn, patience, ended), name="watch", daemon=True
+        )
         watcher.start()
-        status = process.wait()
+        with _foreground(process.pid):
+            status = process.wait()
     ended.set()
     return status if status >= 0 else KILLED - status
 
 
-@contextmanager
-def _passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals that reach us go to the command's whole group."""
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, env=dict(environment), process_group=0)
+    except FileNotFoundError:
+        raise CannotRun(f"There is no program {command[0]}.", NOT_FOUND) from None
+    except OSError as error:
+        raise CannotRun(f"{command[0]} cannot be run: {error.strerror}.", NOT_EXECUTABLE) from None
 
-    def pass_on(number: int, _: FrameType | None) -> None:
+
+@contextmanager
+def _passed_on() -> Iterator[Callable[[int], None]]:
+    """Signals that reach us go to the command's whole group, once it is told; until then they are kept for it.
+
+    It begins before the command does: a signal in between would end us, and leave the command to nobody.
+    """
+    early: list[int] = []
+    groups: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None = None) -> None:
+        if not groups:
+            early.append(number)
+            return
         with suppress(ProcessLookupError):  # it has just ended
-            os.killpg(process.pid, number)
+            os.killpg(groups[0], number)
+
+    def to_group(group: int) -> None:
+        groups.append(group)
+        for number in early:
+            pass_on(number)
 
     # What is ignored here (SIGHUP under nohup) the command ignores as well.
     heard = [number for number in PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in heard}
     try:
-        yield
+        yield to_group
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -146,7 +146,7 @@ def test_another_process_is_named(tmp_path: Path) -> None:
 
 
 def test_the_three_ways_agree(open_socket: Open) -> None:
-    """Other programs come and go meanwhile: what all looks before and after saw is compared."""
+    """Other programs come and go between two looks, so that a few are needed to find them standing still."""
     for address in ("127.0.0.2", "0.0.0.0", "::1", "::"):
         for protocol in ("tcp", "udp"):
             open_socket(address, protocol)
@@ -155,15 +155,13 @@ def test_the_three_ways_agree(open_socket: Open) -> None:
         return {(s.address, s.port) for s in read(protocol, 1, 65535)}  # type: ignore[attr-defined]
 
     for protocol in ("tcp", "udp"):
-        for _ in range(10):
-            before = look(listeners._by_netlink, protocol)
-            by_proc, by_psutil = look(listeners._by_proc, protocol), look(listeners._by_psutil, protocol)
-            if before == look(listeners._by_netlink, protocol):
-                assert before == by_proc == by_psutil
+        for _ in range(20):
+            looks = [look(way, protocol) for way in (listeners._by_netlink, listeners._by_proc, listeners._by_psutil)]
+            if looks[0] == looks[1] == looks[2]:
                 break
             time.sleep(0.1)
         else:
-            pytest.fail("the sockets of this machine never stood still")
+            pytest.fail(f"they see different sockets: {looks[0] ^ looks[1]}, {looks[0] ^ looks[2]}")
 
 
 def test_without_netlink_the_files_tell(open_socket: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """What answers elsewhere: real connects on the loopback addresses, which are as many hosts as one likes."""
 
-import asyncio
 import os
 import resource
 import shutil
@@ -9,16 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from allocations import probes
 from allocations.probes import connect
+from tests.loops import in_a_loop_of_its_own
 
 CLOSED = 1  # tcpmux: nobody listens on it
 
@@ -206,12 +205,6 @@ def test_fewer_at_a_time_than_this_process_may_open(server: tuple[str, int]) -> 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found[server].status == "up"
     assert "too many open files" not in {p.reason for p in found.values()}
-
-
-def in_a_loop_of_its_own(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run it in another thread: this one has the loop of the browser tests, if they ran before."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
 
 
 def test_inside_a_running_event_loop(server: tuple[str, int]) -> None:

@@ -10,12 +10,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
+from allocations import running
 from allocations.models import PortAllocation
 from tests import make
 
@@ -94,6 +96,20 @@ def test_an_unknown_project_runs_nothing() -> None:
     status, out, err = ended("--", "echo", "ran", service="shpo/web")
     assert (status, out) == (1, "")
     assert "Did you mean shop?" in err
+
+
+def test_a_signal_before_the_command_begins_is_kept_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes when the process is there and nobody knows its number yet."""
+    begin = running._started
+
+    def interrupted(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        process = begin(command, environment)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return process
+
+    monkeypatch.setattr(running, "_started", interrupted)
+    assert running.run(["sleep", "20"], os.environ, PORT, "tcp", warn=print) == 128 + signal.SIGUSR1
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from allocations.ports import PortManager
 from tests import make
+from tests.loops import in_a_loop_of_its_own
 
 FIRST = make.FIRST
 
@@ -46,7 +46,7 @@ def over_stdio(use: Callable[[Client], Awaitable[Any]], token: str = "") -> Any:
         async with Client(stdio_client(server)) as client:
             return await use(client)
 
-    return asyncio.run(run())
+    return in_a_loop_of_its_own(run())
 
 
 def over_http(address: str, token: str, use: Callable[[Client], Awaitable[Any]], **options: Any) -> Any:
@@ -59,7 +59,7 @@ def over_http(address: str, token: str, use: Callable[[Client], Awaitable[Any]],
         ):
             return await use(client)
 
-    return asyncio.run(run())
+    return in_a_loop_of_its_own(run())
 
 
 def said(result: Any) -> dict[str, Any]:

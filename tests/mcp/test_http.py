@@ -16,6 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager
 from tests import make
+from tests.loops import in_a_loop_of_its_own
 from tests.serving import gunicorn
 
 from .conftest import FIRST, over_http, refused, said
@@ -113,7 +114,7 @@ def test_a_thousand_calls_leave_no_connection_behind(ports: PortManager, pool: i
     ports.add_project("crowd", start=FIRST + 200, size=50)
     secret = ports.create_token("crowd", role="operator")[1]
     with gunicorn(SERVED, pool=pool, rate_limit=100_000) as address:
-        found = asyncio.run(many_calls(address, secret, clients=50, each=20))
+        found = in_a_loop_of_its_own(many_calls(address, secret, clients=50, each=20))
         assert len(found) == 1000
         assert len(set(found)) == 50
         web = http.client.HTTPConnection("127.0.0.1", SERVED, timeout=10)
