@@ -22,7 +22,8 @@
     │   ├── ProjectInUse          409  project_in_use
     │   ├── AlreadyReleased       409  already_released
     │   ├── Ambiguous             409  ambiguous
-    │   └── LastAdmin             409  last_admin
+    │   ├── LastAdmin             409  last_admin
+    │   └── QuotaReached          409  quota_reached
     ├── Stale                     412  stale
     ├── KeyReused                 422  key_reused
     ├── TooManyRequests           429  too_many_requests
@@ -193,6 +194,12 @@ class LastAdmin(Conflict):
     """Nobody would be left who may administer this Portal."""
 
     code = "last_admin"
+
+
+class QuotaReached(Conflict):
+    """The agent holds as many ports of the project as each token may."""
+
+    code = "quota_reached"
 
 
 class Stale(PortError):

@@ -10,7 +10,7 @@ from django import forms
 from . import words
 from .access import Caller, Role
 from .errors import PortError
-from .models import Project, Status
+from .models import Mode, Project, Status
 
 R = TypeVar("R")
 UNPROCESSABLE = 422
@@ -162,11 +162,18 @@ class ProjectForm(PortForm):
 
 
 class EditProjectForm(PortForm):
-    """Name and description of a project."""
+    """What a project says, and what agents may in it."""
 
     new_name = forms.CharField(label="Name", max_length=255)
+    mode = forms.ChoiceField(label="Agents", choices=Mode.choices, required=False)
+    agent_quota = PortField(
+        label="Ports per token", required=False, help_text="How many each token may hold. Empty: no limit."
+    )
     description = forms.CharField(required=False, widget=_text())
     renames = {"project": "new_name"}
+
+    def clean_mode(self) -> str | None:
+        return self.cleaned_data["mode"] or None
 
 
 class AdoptForm(PlaceForm):
@@ -219,3 +226,14 @@ def token_roles(caller: Caller) -> list[tuple[str, str]]:
         Role.ADMIN: "admin: also edits ranges and projects",
     }
     return [(role.label, text) for role, text in told.items() if role.within(caller.role) is role]
+
+
+class ConnectForm(PortForm):
+    """The project an agent is for."""
+
+    def __init__(self, *args: Any, caller: Caller, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["project"] = forms.ChoiceField(
+            choices=[(name, name) for name in project_names(caller)],
+            help_text="The agent gets ports of this project, and sees no other.",
+        )

@@ -45,7 +45,14 @@ def allocated(a: PortAllocation) -> dict[str, Any]:
 
 def project(p: Project) -> dict[str, Any]:
     """One project."""
-    return {"name": p.name, "id": str(p.pk), "description": p.description, "createdAt": _moment(p.created_at)}
+    return {
+        "name": p.name,
+        "id": str(p.pk),
+        "description": p.description,
+        "mode": p.mode,
+        "agentQuota": p.agent_quota,
+        "createdAt": _moment(p.created_at),
+    }
 
 
 def port_range(r: PortRange) -> dict[str, Any]:

@@ -12,7 +12,7 @@ FREE, STRAY = "free", "unallocated"
 MOST_CELLS = 1000
 MOST_NUMBERED = 200
 # Of several allocations on one port number (hosts, protocols) the one that most needs a look gives the cell its state.
-WORST_FIRST = ("conflict", "not-running", "unknown", "allocated", "listening", "reserved")
+WORST_FIRST = ("conflict", "not-running", "unknown", "allocated", "listening", "pending", "reserved")
 
 
 @dataclass(frozen=True, slots=True)

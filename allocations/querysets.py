@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .access import Caller
     from .models import Audit, Event, Listener, PortAllocation, PortHealthCheck, PortRange, Project, Token  # noqa: F401 (in strings)
 
-RELEASED, RESERVED, ALLOCATED = "released", "reserved", "allocated"
+RELEASED, RESERVED, PENDING, ALLOCATED = "released", "reserved", "pending", "allocated"
+KEPT = (RESERVED, PENDING)  # held, and no service has it yet
 
 
 def _rows(name: str) -> Any:
@@ -33,7 +34,7 @@ def _states() -> JSONObject:
     allocated = Q(status=ALLOCATED)
     return JSONObject(
         allocated=Count("pk", filter=allocated),
-        reserved=Count("pk", filter=Q(status=RESERVED)),
+        reserved=Count("pk", filter=Q(status__in=KEPT)),
         up=Count("pk", filter=allocated & Q(health="up")),
         down=Count("pk", filter=allocated & Q(health="down")),
         conflict=Count("pk", filter=allocated & Q(health="conflict")),
@@ -47,7 +48,7 @@ def _held_ports() -> JSONObject:
     return JSONObject(
         held=Count(number, distinct=True),
         allocated=Count(number, distinct=True, filter=Q(status=ALLOCATED)),
-        reserved=Count(number, distinct=True, filter=Q(status=RESERVED)),
+        reserved=Count(number, distinct=True, filter=Q(status__in=KEPT)),
     )
 
 
@@ -137,11 +138,15 @@ class PortAllocationQuerySet(models.QuerySet["PortAllocation"]):
 
     def held(self) -> Self:
         """Those that hold their port now: not released, and no reservation that has expired."""
-        return self.exclude(status=RELEASED).exclude(status=RESERVED, expires_at__lte=Now())
+        return self.exclude(status=RELEASED).exclude(status__in=KEPT, expires_at__lte=Now())
 
     def allocated(self) -> Self:
         """Those that a service holds; an audit counts these."""
         return self.filter(status=ALLOCATED)
+
+    def pending(self) -> Self:
+        """Those that an agent asked for and nobody has decided."""
+        return self.filter(status=PENDING, expires_at__gt=Now())
 
     def for_project(self, name: str) -> Self:
         """Those of one project, by its name."""

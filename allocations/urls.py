@@ -5,7 +5,7 @@ from django.urls import path
 
 from .mcp.http import mcp
 from .metrics import metrics
-from .views import accounts, allocations, home, listeners, projects, ranges, tokens
+from .views import accounts, allocations, connect, home, listeners, projects, ranges, tokens
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -22,12 +22,15 @@ urlpatterns = [
     path("allocations/<uuid:pk>/row", allocations.row, name="allocation-row"),
     path("allocations/<uuid:pk>/edit", allocations.edit, name="allocation-edit"),
     path("allocations/<uuid:pk>/release", allocations.release, name="release"),
+    path("allocations/<uuid:pk>/approve", allocations.approve, name="approve"),
+    path("allocations/<uuid:pk>/refuse", allocations.refuse, name="refuse"),
     path("ranges", ranges.ranges, name="ranges"),
     path("ranges/add", ranges.add, name="range-add"),
     path("ranges/<uuid:pk>/edit", ranges.edit, name="range-edit"),
     path("ranges/<uuid:pk>/delete", ranges.delete, name="range-delete"),
     path("listeners", listeners.listeners, name="listeners"),
     path("listeners/adopt", listeners.adopt, name="adopt"),
+    path("connect", connect.connect, name="connect"),
     path("tokens", tokens.tokens, name="tokens"),
     path("tokens/<uuid:pk>/revoke", tokens.revoke, name="token-revoke"),
     path("mcp", mcp, name="mcp"),

@@ -237,14 +237,27 @@ def process_name(value: object) -> str:
     return "a process that cannot be named here"
 
 
+def mode(value: object) -> str:
+    """Who decides about the ports that agents ask for."""
+    if value in ("autonomous", "ask"):
+        return str(value)
+    raise InvalidValue(f"mode {_shown(value)} is unknown: use autonomous or ask.", field="mode")
+
+
+def quota(value: object) -> int:
+    """How many ports each token may hold in a project."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LAST_PORT:
+        raise InvalidValue(f"quota {_shown(value)} is not a number of ports from 0 to 65535.", field="agent_quota")
+    return value
+
+
 def token_name(value: object) -> str:
     """What a token is called, for its owner and the history: short text on one line."""
     name = text(value, "name", 100).strip()
-    if not name or "\n" in name or "/" in name:
-        raise InvalidName(
-            f"token name {_shown(value)} is not a name: use 1 to 100 characters on one line, without /.", field="name"
-        )
-    return name
+    if name and not {"\n", "/"} & set(name):
+        return name
+    rule = "use 1 to 100 characters on one line, without /"
+    raise InvalidName(f"token name {_shown(value)} is not a name: {rule}.", field="name")
 
 
 def token_expiry(value: object) -> datetime:
@@ -257,12 +270,10 @@ def token_expiry(value: object) -> datetime:
 
 def idempotency_key(value: object) -> str:
     """The key by which a client marks the repetitions of one request: 1 to 255 printable ASCII characters."""
-    if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value):
-        raise InvalidValue(
-            f"Idempotency-Key {_shown(value)} is not a key: use 1 to 255 printable ASCII characters without spaces.",
-            field="Idempotency-Key",
-        )
-    return value
+    if isinstance(value, str) and re.fullmatch(r"[!-~]{1,255}", value):
+        return value
+    rule = "use 1 to 255 printable ASCII characters without spaces"
+    raise InvalidValue(f"Idempotency-Key {_shown(value)} is not a key: {rule}.", field="Idempotency-Key")
 
 
 def duration_text(value: str, field: str) -> timedelta:

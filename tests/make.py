@@ -66,7 +66,8 @@ INVARIANTS = {
          WHERE a.status <> 'released' AND a.project_id <> r.project_id AND NOT r.is_shared""",
     "10 without an event": """
         SELECT a.id FROM port_allocations a
-         WHERE NOT EXISTS (SELECT FROM events e WHERE e.subject_id = a.id AND e.verb IN ('allocated', 'reserved'))
+         WHERE NOT EXISTS (SELECT FROM events e
+                            WHERE e.subject_id = a.id AND e.verb IN ('allocated', 'reserved', 'requested'))
             OR (a.status = 'released' AND 1 <> (SELECT count(*) FROM events e
                                                  WHERE e.subject_id = a.id AND e.verb = 'released'))""",
 }

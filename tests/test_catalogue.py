@@ -18,7 +18,7 @@ TABLES = (
 
 CONSTRAINTS = {
     # check (c), unique (u), exclusion (x), foreign key (f), by table
-    "projects": {"c": {"projects_name"}, "u": {"projects_name_key"}},
+    "projects": {"c": {"projects_name", "projects_mode", "projects_quota"}, "u": {"projects_name_key"}},
     "port_ranges": {
         "c": {"port_ranges_name", "port_ranges_bounds"},
         "u": {"port_ranges_range_name_key", "port_ranges_copied"},

@@ -326,7 +326,7 @@ class TestValues:
             ({"service_name": "trailing\n"}, "port_allocations_service"),
             ({"service_name": "<script>"}, "port_allocations_service"),
             ({"service_name": "ａ"}, "port_allocations_service"),
-            ({"status": "pending"}, "port_allocations_status"),
+            ({"status": "lent"}, "port_allocations_status"),
             ({"protocol": "sctp"}, "port_allocations_protocol"),
             ({"instance": -1}, "port_allocations_instance"),
             ({"hostname": "a\nb"}, "port_allocations_hostname"),

@@ -73,9 +73,10 @@ def change_project(
     if_match: IfMatch = None,
 ) -> HttpResponse:
     """Rename or describe a project; what is not sent stays."""
-    saved = ports_of(request).update_project(
-        name, new_name=body.name, description=body.description, expecting=expected(if_match)
-    )
+    changes = body.model_dump(exclude_unset=True)
+    if "name" in changes:
+        changes["new_name"] = changes.pop("name")
+    saved = ports_of(request).update_project(name, expecting=expected(if_match), **changes)
     return versioned(payloads.project(saved), saved.version)
 
 

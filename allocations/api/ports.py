@@ -10,7 +10,7 @@ from django.urls import reverse
 from ninja import Query, Router
 
 from allocations import errors, payloads
-from allocations.models import PortAllocation
+from allocations.models import PortAllocation, Status
 from allocations.ports import Wish, wish
 
 from . import sent, shown
@@ -57,7 +57,7 @@ def list_ports(request: HttpRequest, query: Query[sent.PortsQuery]) -> HttpRespo
 
 @router.post(
     "/ports",
-    response=answers({200: shown.Allocated, 201: shown.Allocated}, *IDEMPOTENT, 403, 404, 409, body=True),
+    response=answers(dict.fromkeys((200, 201, 202), shown.Allocated), *IDEMPOTENT, 403, 404, 409, body=True),
 )
 @door()
 def allocate(
@@ -65,7 +65,8 @@ def allocate(
     body: sent.Allocate,
     idempotency_key: IdempotencyKey = None,
 ) -> HttpResponse:
-    """Give a service its port: 200 the one it has, 201 a new one. Safe to repeat, unless new is true."""
+    """Give a service its port: 200 the one it has, 201 a new one, 202 one that a person has to approve. Safe to
+    repeat, unless new is true."""
     ports = ports_of(request)
 
     def do() -> tuple[Mapping[str, Any], int, str]:
@@ -78,7 +79,8 @@ def allocate(
             given = ports.allocate(body.project, body.service, **wanted)
         else:
             given = ports.get_or_allocate(body.project, body.service, **wanted)
-        return payloads.allocated(given), 201 if given.created else 200, reverse("api-1:port", args=[given.pk])
+        status = 202 if given.status == Status.PENDING else 201 if given.created else 200
+        return payloads.allocated(given), status, reverse("api-1:port", args=[given.pk])
 
     return once(request, idempotency_key, body, do)
 

@@ -114,7 +114,7 @@ class Paged(Sent):
 
 class PortsQuery(Paged):
     project: ProjectName | None = None
-    status: Literal["allocated", "reserved", "released", "all"] | None = Field(
+    status: Literal["allocated", "reserved", "pending", "released", "all"] | None = Field(
         None, description="Without it: what is held."
     )
     host: Host | None = None
@@ -217,6 +217,13 @@ class AddProject(Sent):
 
 
 class ChangeProject(Sent):
+    mode: Literal["autonomous", "ask"] = Field(
+        None,  # type: ignore[arg-type]
+        description="ask: a person approves what agents ask for.",
+    )
+    agent_quota: Annotated[StrictInt, Field(ge=0, le=words.LAST_PORT)] | None = Field(
+        None, description="How many ports each token may hold; null: as many as there are."
+    )
     name: ProjectName = Field(None)  # type: ignore[assignment]
     description: Description = Field(None)  # type: ignore[assignment]
 

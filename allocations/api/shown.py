@@ -27,7 +27,7 @@ class Allocation(Shown):
     port: int
     hostname: str
     protocol: Protocol
-    status: Literal["allocated", "reserved", "released"]
+    status: Literal["allocated", "reserved", "pending", "released"]
     service_type: str
     description: str
     cloudflare_hostname: str | None
@@ -157,6 +157,8 @@ class Project(Shown):
     name: str
     id: UUID
     description: str
+    mode: Literal["autonomous", "ask"]
+    agent_quota: int | None
     created_at: datetime
 
 

@@ -7,12 +7,16 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, Field, JsonValue, StrictInt
 
 from allocations import payloads, words
-from allocations.models import PortAllocation
+from allocations.models import PortAllocation, Status
 from allocations.ports import PortManager
 
 from .server import INSTRUCTIONS, PortalServer, answer, tighten
 
 MOST_LISTED, AUDIT_COST = 200, 10
+WAIT = (
+    "In this project a person approves new ports. {port} is held for this service until {until:%Y-%m-%d %H:%M} UTC: do "
+    "not bind it yet; ask your user to approve it on Portal's dashboard, then call get-port again."
+)
 server = PortalServer("portal", title="Portal", instructions=INSTRUCTIONS, version="1", log_level="WARNING")
 
 Project = Annotated[str, Field(validation_alias="projectName", description="e.g. consilio")]
@@ -249,7 +253,10 @@ def short(a: PortAllocation) -> dict[str, Any]:
 
 
 def _given(a: PortAllocation) -> dict[str, Any]:
-    return {"success": True, "port": a.port_number, "created": bool(a.created), "allocation": _whole(a)}
+    found = {"success": True, "port": a.port_number, "created": bool(a.created), "allocation": _whole(a)}
+    if a.status == Status.PENDING:
+        found |= {"pending": True, "nextStep": WAIT.format(port=a.port_number, until=a.expires_at)}
+    return found
 
 
 def _changed(a: PortAllocation) -> dict[str, Any]:

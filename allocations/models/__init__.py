@@ -4,7 +4,7 @@ from .access import IdempotentAnswer, Token, UserLimit
 from .allocations import PortAllocation, Status
 from .events import Event
 from .health import Audit, Health, Listener, PortHealthCheck
-from .projects import PortRange, Project
+from .projects import Mode, PortRange, Project
 
 __all__ = [
     "Audit",
@@ -12,6 +12,7 @@ __all__ = [
     "Health",
     "IdempotentAnswer",
     "Listener",
+    "Mode",
     "PortAllocation",
     "PortHealthCheck",
     "PortRange",

@@ -17,10 +17,12 @@ from .versions import version_of
 
 
 class Status(models.TextChoices):
-    """What an allocation is. `reserved` is held for later and never handed out by itself."""
+    """What an allocation is. `reserved` is held for later and never handed out by itself; `pending` is what an agent
+    asked for in a project where a person decides."""
 
     ALLOCATED = "allocated"
     RESERVED = "reserved"
+    PENDING = "pending"
     RELEASED = "released"
 
 
@@ -64,6 +66,10 @@ class PortAllocation(models.Model):
     range_project_id = models.UUIDField(null=True, editable=False)
     range_is_shared = models.BooleanField(null=True, editable=False)
 
+    # Who took it, and by which token; both from the transaction's settings, filled in by a trigger.
+    allocated_by = models.CharField(max_length=255, db_default="", editable=False)
+    token_id = models.UUIDField(null=True, editable=False)
+
     # Annotation of `with_response_time()`.
     response_time_ms: int | None
     # Whether the operation that returned this row made it; PortManager says so.
@@ -103,7 +109,7 @@ class PortAllocation(models.Model):
                 condition=Q(port_number__range=(words.FIRST_PORT, words.LAST_PORT)),
             ),
             models.CheckConstraint(
-                name="port_allocations_status", condition=Q(status__in=("allocated", "reserved", "released"))
+                name="port_allocations_status", condition=Q(status__in=("allocated", "reserved", "pending", "released"))
             ),
             models.CheckConstraint(name="port_allocations_protocol", condition=Q(protocol__in=words.PROTOCOLS)),
             models.CheckConstraint(name="port_allocations_instance", condition=Q(instance__gte=0)),
@@ -158,6 +164,9 @@ class PortAllocation(models.Model):
         )
         indexes = (
             models.Index(fields=("project", "service_name"), name="port_allocations_of_project"),
+            models.Index(
+                fields=("token_id",), name="port_allocations_of_token", condition=HELD & Q(token_id__isnull=False)
+            ),
             models.Index(fields=("port_range",), name="port_allocations_of_range"),
             models.Index(fields=("expires_at",), name="port_allocations_expiring", condition=Q(status="reserved")),
         )

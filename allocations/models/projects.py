@@ -59,12 +59,22 @@ class States:
         return self.allocated - self.up - self.down - self.conflict - self.unknown
 
 
+class Mode(models.TextChoices):
+    """Who decides about ports that agents ask for."""
+
+    AUTONOMOUS = "autonomous", "autonomous: agents get their ports at once"
+    ASK = "ask", "ask: a person approves each"
+
+
 class Project(models.Model):
     """Owner of ranges and services."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     name = models.CharField(max_length=255, unique=True, db_collation="C")
     description = models.TextField(blank=True, default="", db_default="")
+    mode = models.CharField(max_length=20, choices=Mode, default=Mode.AUTONOMOUS, db_default=Mode.AUTONOMOUS.value)
+    # How many ports each token may hold in it; NULL: as many as there are.
+    agent_quota = models.IntegerField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     range_facts: dict[str, int] | None
@@ -83,6 +93,10 @@ class Project(models.Model):
                 violation_error_code="invalid_name",
                 violation_error_message="Use a-z 0-9 . _ -, beginning with a letter or a digit.",
             ),
+            models.CheckConstraint(name="projects_mode", condition=Q(mode__in=("autonomous", "ask"))),
+            models.CheckConstraint(
+                name="projects_quota", condition=Q(agent_quota__isnull=True) | Q(agent_quota__gte=0)
+            ),
         )
 
     def __str__(self) -> str:
@@ -91,7 +105,7 @@ class Project(models.Model):
     @property
     def version(self) -> str:
         """Changes with every edit."""
-        return version_of(self.pk, self.name, self.description)
+        return version_of(self.pk, self.name, self.description, self.mode, self.agent_quota)
 
     # The facts below are annotations of `with_usage()`; without it these raise AttributeError.
     @property

@@ -45,7 +45,7 @@ def operation(role: Role, doing: str) -> Callable[[F], F]:
                 begun = False
                 try:
                     with transaction.atomic():
-                        sql.name_actor(self.actor, self.source)
+                        sql.name_actor(self.actor, self.source, is_agent=self.is_agent, token=self.caller.token)
                         begun = True
                         return method(self, *args, **kwargs)
                 except DatabaseFault as error:
@@ -81,6 +81,11 @@ class Operations:
         self.actor = actor
         self.source = source
         self.caller = caller or trusted(actor)
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether a program asks, by a token or over MCP: projects may want a person to decide about its ports."""
+        return self.caller.token is not None or self.source == "mcp"
 
     # Finding things. Everything is looked up among what the caller may see: the rest does not exist.
 

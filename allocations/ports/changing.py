@@ -16,7 +16,7 @@ from .wishes import checked_changes
 
 
 class Changing(Holding):
-    """release, release_reservation, release_allocation, update, update_allocation."""
+    """release, release_reservation, release_allocation, approve_request, update, update_allocation."""
 
     @operation(Role.OPERATOR, "release ports")
     def release(
@@ -121,6 +121,23 @@ class Changing(Holding):
         allocation = self._allocation(pk)
         self._refuse_stale(allocation, expecting)
         return self._update(allocation, **changes)
+
+    @operation(Role.OPERATOR, "approve requests")
+    def approve_request(self, pk: UUID) -> PortAllocation:
+        """Let a service have the port that an agent asked for.
+
+        Raises:
+            UnknownAllocation.
+            NotPermitted: an agent asks: a person decides.
+            Conflict: it is no request, or none any more.
+        """
+        if self.is_agent:
+            raise errors.NotPermitted("A person decides about requests, on the dashboard: you cannot approve them.")
+        allocation = self._allocation(pk)
+        if allocation.status != Status.PENDING:
+            raise errors.Conflict(f"{allocation.label} on {allocation.address} is {allocation.status}, not a request.")
+        PortAllocation.objects.filter(pk=pk, status=Status.PENDING).update(status=Status.ALLOCATED)
+        return self._allocation(pk)
 
     def _release(self, found: Sequence[PortAllocation]) -> list[PortAllocation]:
         PortAllocation.objects.filter(pk__in=[a.pk for a in found]).exclude(status=Status.RELEASED).update(

@@ -11,6 +11,8 @@ from allocations.models import PortAllocation, PortRange, Status
 
 from .base import Operations
 
+HELD = {Status.ALLOCATED: "is held by", Status.RESERVED: "is reserved by", Status.PENDING: "is asked for by"}
+
 
 @dataclass(frozen=True, slots=True)
 class RangeSummary:
@@ -207,7 +209,10 @@ class Looking(Operations):
         if held is not None:
             owner = self._name_of_holder(held)
             until = f" until {held.expires_at:%Y-%m-%d %H:%M}" if held.expires_at else ""
-            verb = "is reserved by" if held.status == Status.RESERVED else "is held by"
+            verb = HELD[Status(held.status)]
+            if held.status == Status.PENDING:
+                step = f"A person decides on it: {owner} may use it once they approve; others take another port."
+                return f"{where} {verb} {owner}{until}; {seen}.", step
             step = (
                 f"If you are {owner}, use it. Otherwise ask Portal for a port of your own: an address in use is no "
                 "bug in your code, and nobody else's process is to be stopped."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from allocations import errors, sql, words
@@ -58,11 +58,15 @@ class Owning(Operations):
         *,
         new_name: str | None = None,
         description: str | None = None,
+        mode: str | None = None,
+        agent_quota: int | Literal["keep"] | None = "keep",
         expecting: Container[str] | None = None,
     ) -> Project:
-        """Rename a project or change its description; its ranges and ports stay as they are.
+        """Rename a project or change what it says; its ranges and ports stay as they are.
 
         Args:
+            mode: `autonomous`, or `ask`: a person approves the ports that agents ask for.
+            agent_quota: how many ports each token may hold in it; None: as many as there are.
             expecting: the versions in which the caller may have seen it; None: any.
         """
         project = self._project(name)
@@ -73,6 +77,10 @@ class Owning(Operations):
             self._refuse_taken_name(new_name)
         if description is not None:
             changes["description"] = words.text(description, "description")
+        if mode is not None:
+            changes["mode"] = words.mode(mode)
+        if agent_quota != "keep":
+            changes["agent_quota"] = None if agent_quota is None else words.quota(agent_quota)
         if changes:
             Project.objects.filter(pk=project.pk).update(**changes)
         return Project.objects.get(pk=project.pk)

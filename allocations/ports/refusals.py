@@ -56,7 +56,7 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         "The Cloudflare hostname points at another allocation: remove it there first.",
     ),
     "port_allocations_port": (errors.PortOutOfRange, "Ports are 1 to 65535."),
-    "port_allocations_status": (errors.InvalidValue, "The status is allocated, reserved or released."),
+    "port_allocations_status": (errors.InvalidValue, "The status is allocated, reserved, pending or released."),
     "port_allocations_protocol": (errors.InvalidValue, "The protocol is tcp or udp."),
     "port_allocations_instance": (errors.InvalidValue, "An instance is 0 or more."),
     "port_allocations_service": (
@@ -77,6 +77,13 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.RangeInUse,
         "Another project holds ports in this range, so it must stay shared: release them first.",
     ),
+    "port_allocations_quota": (
+        errors.QuotaReached,
+        "You hold as many ports of this project as a token may: release one that is not needed, or ask an admin to "
+        "raise the project's quota.",
+    ),
+    "projects_mode": (errors.InvalidValue, "A project's mode is autonomous or ask."),
+    "projects_quota": (errors.InvalidValue, "A quota is 0 or more."),
     "port_allocations_kept": (errors.Conflict, "Allocations are never deleted: release them instead."),
     "port_allocations_born_held": (errors.InvalidValue, "An allocation begins as allocated or reserved."),
     "port_allocations_released_for_good": (

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     pass
 
 
-def name_actor(actor: str, source: str) -> None:
+def name_actor(actor: str, source: str, *, is_agent: bool = False, token: UUID | None = None) -> None:
     """Tell the event triggers who acts and by which door, until the transaction ends.
 
     Never for the session: a connection pool would hand the name on to the next caller.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT set_config('portal.actor', %s, true), set_config('portal.source', %s, true)", (actor, source)
+            "SELECT set_config('portal.actor', %s, true), set_config('portal.source', %s, true), "
+            "set_config('portal.agent', %s, true), set_config('portal.token', %s, true)",
+            (actor, source, "on" if is_agent else "", str(token or "")),
         )
 
 

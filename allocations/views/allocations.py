@@ -92,6 +92,20 @@ def _form(request: HttpRequest, found: PortAllocation) -> PortForm:
     )
 
 
+@door("POST", role=Role.OPERATOR, doing="approve requests")
+def approve(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Let an agent's service have the port it asked for."""
+    given = ports_of(request).approve_request(pk)
+    return done(request, f"Approved: {given.label} has {given.address}.", reverse("project", args=[given.project.name]))
+
+
+@door("POST", role=Role.OPERATOR, doing="refuse requests")
+def refuse(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Give the port of a request back."""
+    gone = ports_of(request).release_allocation(pk)
+    return done(request, f"Refused: {gone.address} is free again.", reverse("project", args=[gone.project.name]))
+
+
 @door("GET", "POST", role=Role.OPERATOR, doing="release ports")
 def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Release, after asking and saying what listens there."""

@@ -43,13 +43,14 @@ def _totals(request: HttpRequest) -> dict[str, object]:
             not_running=Count("pk", filter=allocated & Q(health__in=("down", "conflict"))),
             unknown=Count("pk", filter=allocated & Q(health="unknown")),
             unaudited=Count("pk", filter=allocated & Q(health__isnull=True)),
-            reserved=Count("pk", filter=Q(status="reserved")),
+            reserved=Count("pk", filter=Q(status__in=("reserved", "pending"))),
         )
     )
     in_use, count = totals["in_use"], totals["allocated"]
     totals["health"] = (200 * in_use + count) // (2 * count) if count else 100
     totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
-    return {"totals": totals, "last_audit": Audit.objects.of_everything().first()}
+    requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_FOUND]
+    return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}
 
 
 @door("POST", doing="audit")

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Q
+from django.forms import model_to_dict
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
@@ -48,6 +49,7 @@ def _shown(
         "maps": lambda: _maps(request, found),  # not for the table alone
         "allocate_form": given,
         "reserve_form": reserve or ReserveForm(initial={"first": wanted or ""}, auto_id="reserve-%s"),
+        "requests": PortAllocation.objects.pending().filter(project=found).select_related("project"),
         "events": Event.objects.visible_to(caller_of(request)).filter(project_id=found.pk)[:EVENTS_SHOWN],
         **_table(request, name),
     }
@@ -159,7 +161,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """A project's name and description."""
     found = _found(request, name)
-    form = EditProjectForm(posted(request), initial={"new_name": found.name, "description": found.description})
+    form = EditProjectForm(posted(request), initial=model_to_dict(found) | {"new_name": found.name})
     if request.method == "POST":
         saved = form.attempt(ports_of(request).update_project, name)
         if saved is not None:

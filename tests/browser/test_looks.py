@@ -20,7 +20,7 @@ def pages() -> list[str]:
     return [
         *("/", "/projects/shop", f"/allocations/{key}", f"/allocations/{key}/edit", f"/allocations/{key}/release"),
         *("/ranges", "/ranges/add", "/listeners", "/events", "/search?q=shop", "/add-project", "/projects/shop/edit"),
-        *("/projects/shop/delete", "/password", "/tokens", "/api/docs"),
+        *("/projects/shop/delete", "/password", "/tokens", "/connect", "/api/docs"),
     ]
 
 

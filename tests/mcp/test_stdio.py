@@ -260,3 +260,22 @@ def test_a_port_in_use_by_a_real_listener_is_passed_over(ports: PortManager) -> 
 
     with socket.create_server(("127.0.0.1", FIRST)):
         assert over_stdio(use)["port"] == FIRST + 1
+
+
+def test_a_project_that_asks(ports: PortManager) -> None:
+    ports.update_project("shop", mode="ask", agent_quota=1)
+    token = ports.create_token("agent", role="operator")[1]
+
+    async def ask(client: Any) -> Any:
+        return said(await client.call_tool("get-port", WEB))
+
+    async def ask_for_more(client: Any) -> str:
+        return refused(await client.call_tool("allocate-port", WEB))
+
+    asked = over_stdio(ask, token)
+    assert (asked["port"], asked["created"], asked["pending"]) == (FIRST, True, True)
+    assert "do not bind it yet" in asked["nextStep"]
+    assert "raise the project's quota" in over_stdio(ask_for_more, token)
+    ports.approve_request(PortAllocation.objects.get().pk)
+    answered = over_stdio(ask, token)
+    assert (answered["port"], answered["created"], "pending" in answered) == (FIRST, False, False)

@@ -90,7 +90,7 @@ DECLARE
     label text;
     -- For something new: what it is, without keys and copies.
     changes jsonb := jsonb_strip_nulls(subject) - ARRAY['id', 'project_id', 'port_range_id', 'span',
-        'range_project_id', 'range_is_shared', 'created_at', 'allocated_at'];
+        'range_project_id', 'range_is_shared', 'created_at', 'allocated_at', 'allocated_by', 'token_id'];
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT jsonb_object_agg(key, jsonb_build_array(o.value, n.value)) INTO changes
@@ -112,7 +112,9 @@ BEGIN
                 || format(' %s/%s', subject ->> 'port_number', subject ->> 'protocol')
                 || CASE WHEN subject ->> 'hostname' <> 'localhost' THEN ' on ' || (subject ->> 'hostname') ELSE '' END;
             IF verb = 'created' OR (after ->> 'status') <> (before ->> 'status') THEN
-                verb := after ->> 'status';
+                verb := CASE WHEN after ->> 'status' = 'pending' THEN 'requested'
+                             WHEN before ->> 'status' = 'pending' AND after ->> 'status' = 'allocated' THEN 'approved'
+                             ELSE after ->> 'status' END;
             END IF;
     END CASE;
     INSERT INTO events (at, actor, source, verb, subject, subject_id, project_id, label, changes)

@@ -92,9 +92,11 @@ BEGIN
         SELECT * INTO held FROM port_allocations a
             WHERE a.project_id = project AND a.service_name = service AND a.hostname = host
               AND a.protocol = proto AND a.instance = 0 AND a.status <> 'released';
-        IF reuse AND held.status = 'allocated' THEN
+        IF held.status = 'pending' AND held.expires_at <= statement_timestamp() THEN  -- nobody decided in time
+            UPDATE port_allocations a SET status = 'released' WHERE a.id = held.id;
+        ELSIF reuse AND held.status IN ('allocated', 'pending') THEN
             RETURN held;
-        ELSIF FOUND THEN
+        ELSIF held.id IS NOT NULL THEN
             next_instance := next_instance_of(project, service, host, proto);
         END IF;
     END IF;
@@ -124,7 +126,7 @@ BEGIN
                     -- An expired reservation gives way here and now, whether or not a job has run.
                     UPDATE port_allocations a SET status = 'released'
                      WHERE a.hostname = host AND a.protocol = proto AND a.port_number = candidate
-                       AND a.status = 'reserved' AND a.expires_at <= statement_timestamp();
+                       AND a.status IN ('reserved', 'pending') AND a.expires_at <= statement_timestamp();
                     EXIT WHEN NOT FOUND;
                 END LOOP;
                 EXIT WHEN wanted IS NOT NULL;

@@ -1,0 +1,79 @@
+"""How an agent is connected: the lines to paste, with this Portal's address and a token of its own."""
+
+from __future__ import annotations
+
+import json
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from allocations.forms import ConnectForm
+from allocations.pages import caller_of, door, page, ports_of, posted
+
+PLACEHOLDER = "ptl_…"
+GUIDE = """\
+## Ports
+
+Ports on this machine are given out by Portal (MCP server `portal`).
+- Before you start or configure a service, call `get-port` with its project and name; bind exactly that port.
+- Read the port from `PORT` in the environment; do not write 3000, 5000 or 8080 into code or configuration.
+- `get-port` is safe to repeat: it answers the same port. For a further instance call `allocate-port`.
+- "Address already in use" is no bug in the code: call `explain-port` and do what it says.
+- Never stop a process that you did not start, and never change another project's port.
+- After a deployment call `audit-ports`: your service must not be among the conflicts.
+- Release a port with `release-port` only when its service is gone for good.
+"""
+
+
+@door("GET", "POST", doing="connect agents")
+def connect(request: HttpRequest) -> HttpResponseBase:
+    """The snippets; after the button was pressed, with the token in them, this once."""
+    form = ConnectForm(posted(request), caller=caller_of(request))
+    made = None
+    if request.method == "POST":
+        made = form.attempt(
+            lambda project: ports_of(request).create_token(f"agent of {project}", role="operator", projects=[project])
+        )
+    token = made[1] if made else PLACEHOLDER
+    context = {"form": form, "made": made, "snippets": _snippets(request, token), "guide": GUIDE}
+    return page(request, "allocations/connect.html", "connect", context, form.status if form.errors else 200)
+
+
+def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
+    url, manage = request.build_absolute_uri("/mcp"), str(settings.BASE_DIR / "manage.py")
+    bearer = {"Authorization": f"Bearer {token}"}
+    over_http = {"type": "http", "url": url, "headers": bearer}
+    over_stdio = {"command": manage, "args": ["mcp"], "env": {"PORTAL_TOKEN": token}}
+
+    def written(value: object) -> str:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+
+    return [
+        {
+            "name": "Claude Code",
+            "http": f'claude mcp add --transport http portal {url} --header "Authorization: Bearer {token}"',
+            "stdio": f"claude mcp add portal --env PORTAL_TOKEN={token} -- {manage} mcp",
+        },
+        {
+            "name": "Codex: ~/.codex/config.toml",
+            "http": f'[mcp_servers.portal]\nurl = "{url}"\nhttp_headers = {{ Authorization = "Bearer {token}" }}',
+            "stdio": f'[mcp_servers.portal]\ncommand = "{manage}"\nargs = ["mcp"]\n'
+            f'env = {{ PORTAL_TOKEN = "{token}" }}',
+        },
+        {
+            "name": "Cursor: ~/.cursor/mcp.json",
+            "http": written({"mcpServers": {"portal": {"url": url, "headers": bearer}}}),
+            "stdio": written({"mcpServers": {"portal": over_stdio}}),
+        },
+        {
+            "name": "VS Code: .vscode/mcp.json",
+            "http": written({"servers": {"portal": over_http}}),
+            "stdio": written({"servers": {"portal": {"type": "stdio", **over_stdio}}}),
+        },
+        {
+            "name": "Others, and Claude Code for a whole project: .mcp.json",
+            "http": written({"mcpServers": {"portal": over_http}}),
+            "stdio": written({"mcpServers": {"portal": over_stdio}}),
+        },
+    ]
