@@ -127,7 +127,7 @@ def test_signals_reach_all_that_was_started(number: int) -> None:
 
 
 def test_ctrl_c_is_the_commands() -> None:
-    program = "import sys, time; print('up', flush=True)\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(5)"
+    program = "import sys, time\ntry: print('up', flush=True), time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(5)"
     process = started("--", sys.executable, "-c", program)
     assert process.stdout is not None
     process.stdout.readline()
