@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from django.db import connection
 from allocations import running
 from allocations.models import PortAllocation
 from tests import make
+from tests.node import NODE, program
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 PORT = make.FIRST
@@ -177,13 +177,24 @@ def test_djangos_own_server() -> None:
         process.communicate(timeout=20)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="no node on this machine")
+def test_vite(tmp_path: Path) -> None:
+    """It listens on 5173 if nobody tells it, and on the next port if that is taken."""
+    words = ("--port", "{port}", "--strictPort", "--host", "{host}", "--logLevel", "error")
+    process = started("--", NODE, program("vite/bin/vite.js"), str(tmp_path), *words)
+    try:
+        assert answers()
+        process.terminate()
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+
+
 def test_a_node_server_that_reads_port() -> None:
-    program = (
+    server = (
         "require('http').createServer((q, a) => a.end('up'))"
         ".listen(process.env.PORT, process.env.HOST, () => console.log('ready'))"
     )
-    process = started("--", "node", "-e", program)
+    process = started("--", NODE, "-e", server)
     try:
         assert answers()
         process.send_signal(signal.SIGINT)

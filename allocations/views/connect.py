@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -44,7 +46,12 @@ def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
     url, manage = request.build_absolute_uri("/mcp"), str(settings.BASE_DIR / "manage.py")
     bearer = {"Authorization": f"Bearer {token}"}
     over_http = {"type": "http", "url": url, "headers": bearer}
-    over_stdio = {"command": manage, "args": ["mcp"], "env": {"PORTAL_TOKEN": token}}
+    variables = {"PORTAL_TOKEN": token}
+    if "PORTAL_HOME" in os.environ:  # an agent starts manage.py without the environment of this server
+        variables["PORTAL_HOME"] = str(settings.PORTAL_HOME)
+    over_stdio = {"command": manage, "args": ["mcp"], "env": variables}
+
+    given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
 
     def written(value: object) -> str:
         return json.dumps(value, indent=2, ensure_ascii=False)
@@ -53,13 +60,13 @@ def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
         {
             "name": "Claude Code",
             "http": f'claude mcp add --transport http portal {url} --header "Authorization: Bearer {token}"',
-            "stdio": f"claude mcp add portal --env PORTAL_TOKEN={token} -- {manage} mcp",
+            "stdio": shlex.join(["claude", "mcp", "add", "portal", *given, "--", manage, "mcp"]),
         },
         {
             "name": "Codex: ~/.codex/config.toml",
             "http": f'[mcp_servers.portal]\nurl = "{url}"\nhttp_headers = {{ Authorization = "Bearer {token}" }}',
-            "stdio": f'[mcp_servers.portal]\ncommand = "{manage}"\nargs = ["mcp"]\n'
-            f'env = {{ PORTAL_TOKEN = "{token}" }}',
+            "stdio": f'[mcp_servers.portal]\ncommand = {json.dumps(manage)}\nargs = ["mcp"]\n'
+            f"env = {{ {', '.join(f'{name} = {json.dumps(value)}' for name, value in variables.items())} }}",
         },
         {
             "name": "Cursor: ~/.cursor/mcp.json",

