@@ -165,15 +165,14 @@ class EditProjectForm(PortForm):
     """What a project says, and what agents may in it."""
 
     new_name = forms.CharField(label="Name", max_length=255)
-    mode = forms.ChoiceField(label="Agents", choices=Mode.choices, required=False)
+    mode = forms.ChoiceField(
+        label="Agents", choices=Mode.choices, help_text="ask: a person approves each port that an agent takes."
+    )
     agent_quota = PortField(
         label="Ports per token", required=False, help_text="How many each token may hold. Empty: no limit."
     )
     description = forms.CharField(required=False, widget=_text())
     renames = {"project": "new_name"}
-
-    def clean_mode(self) -> str | None:
-        return self.cleaned_data["mode"] or None
 
 
 class AdoptForm(PlaceForm):

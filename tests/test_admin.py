@@ -85,8 +85,12 @@ class TestProjects:
         assert Project.objects.count() == 1
 
     def test_edit(self, admin: Client, shop: PortRange) -> None:
-        admin.post(address("project", "change", shop.project_id), {"name": "store", "description": "x"})
-        assert Project.objects.get().name == "store"
+        told = {"name": "store", "description": "x", "mode": "ask", "agent_quota": "3"}
+        admin.post(address("project", "change", shop.project_id), told)
+        project = Project.objects.get()
+        assert (project.name, project.mode, project.agent_quota) == ("store", "ask", 3)
+        refused = admin.post(address("project", "change", shop.project_id), told | {"agent_quota": "-1"})
+        assert "not a number of ports" in refused.content.decode()
 
     def test_delete(self, admin: Client, shop: PortRange) -> None:
         page = address("project", "delete", shop.project_id)

@@ -123,7 +123,9 @@ class TestQuota:
         ports.update_project("shop", mode="autonomous", agent_quota=2)
         first, second = agent_of(ports, "first"), agent_of(ports, "second")
         first.allocate_copies("shop", "web", 2)
-        with pytest.raises(errors.QuotaReached, match="raise the project's quota"):
+        with pytest.raises(
+            errors.QuotaReached, match="This token holds 2 of the 2 ports that each may hold in shop: release one"
+        ):
             first.allocate("shop", "web")
         assert first.get_or_allocate("shop", "web").created is False, "what it has it may ask for"
         second.allocate("shop", "api")

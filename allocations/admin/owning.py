@@ -27,12 +27,13 @@ class ProjectForm(OperationForm):
 
     class Meta:
         model = Project
-        fields = ("name", "description")
+        fields = ("name", "description", "mode", "agent_quota")
 
     def operate(self, values: dict[str, Any]) -> Project:
         if not self.instance._state.adding:
             name = Project.objects.get(pk=self.instance.pk).name
-            return self.ports.update_project(name, new_name=values["name"], description=values["description"])
+            changes = {key: values[key] for key in ("description", "mode", "agent_quota")}
+            return self.ports.update_project(name, new_name=values["name"], **changes)
         return self.ports.add_project(
             values["name"],
             description=values["description"],
@@ -45,7 +46,7 @@ class ProjectForm(OperationForm):
 @admin.register(Project)
 class ProjectAdmin(OperationAdmin):
     form = ProjectForm
-    list_display = ("name", "ports", "held", "used", "description")
+    list_display = ("name", "ports", "held", "used", "mode", "description")
     search_fields = ("name", "description", "ranges__range_name")
     ordering = ("name",)
 
@@ -53,7 +54,8 @@ class ProjectAdmin(OperationAdmin):
         return super().get_queryset(request).with_usage()  # type: ignore[attr-defined,no-any-return]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("name", "description") if obj else ("name", "description", "size", "start", "shared")
+        about = ("name", "description")
+        return (*about, "mode", "agent_quota") if obj else (*about, "size", "start", "shared")
 
     @admin.display(description="Ports")
     def ports(self, project: Project) -> str:

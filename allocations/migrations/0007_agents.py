@@ -35,8 +35,8 @@ class Migration(migrations.Migration):
             name="mode",
             field=models.CharField(
                 choices=[
-                    ("autonomous", "autonomous: agents get their ports at once"),
-                    ("ask", "ask: a person approves each"),
+                    ("autonomous", "autonomous"),
+                    ("ask", "ask"),
                 ],
                 db_default="autonomous",
                 default="autonomous",

@@ -62,8 +62,8 @@ class States:
 class Mode(models.TextChoices):
     """Who decides about ports that agents ask for."""
 
-    AUTONOMOUS = "autonomous", "autonomous: agents get their ports at once"
-    ASK = "ask", "ask: a person approves each"
+    AUTONOMOUS = "autonomous", "autonomous"
+    ASK = "ask", "ask"
 
 
 class Project(models.Model):

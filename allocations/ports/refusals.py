@@ -79,8 +79,7 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
     ),
     "port_allocations_quota": (
         errors.QuotaReached,
-        "You hold as many ports of this project as a token may: release one that is not needed, or ask an admin to "
-        "raise the project's quota.",
+        "{told}: release one that is not needed, or ask an admin to raise the project's quota.",
     ),
     "projects_mode": (errors.InvalidValue, "A project's mode is autonomous or ask."),
     "projects_quota": (errors.InvalidValue, "A quota is 0 or more."),
@@ -152,6 +151,11 @@ def constraint_of(error: DatabaseFault) -> str:
     return str(getattr(diagnostic, "constraint_name", None) or "")
 
 
+def _told(error: DatabaseFault) -> str:
+    """What our own guard said of it."""
+    return str(getattr(error.__cause__.diag, "message_primary", ""))  # type: ignore[union-attr]
+
+
 def is_passing(error: DatabaseFault) -> bool:
     """Whether the same operation, run again from its start, may well succeed."""
     return sqlstate_of(error) in {SERIALIZATION_FAILURE, DEADLOCK} or constraint_of(error) in RACES
@@ -168,7 +172,7 @@ def refusal_of(error: DatabaseFault) -> errors.PortError | None:
     constraint, state = constraint_of(error), sqlstate_of(error)
     if constraint in BY_CONSTRAINT:
         kind, sentence = BY_CONSTRAINT[constraint]
-        return kind(sentence, constraint=constraint)
+        return kind(sentence.replace("{told}", _told(error)), constraint=constraint)
     if state.startswith("22"):  # a value that its column cannot carry: too long, out of range, a NUL
         return errors.InvalidValue("A value is too long, too large or holds characters that cannot be kept.")
     why = UNAVAILABLE.get(state)

@@ -8,7 +8,9 @@ import socket
 import pytest
 from playwright.sync_api import expect
 
+from allocations.access import Caller
 from allocations.models import PortAllocation
+from allocations.ports import PortManager
 from tests import make
 from tests.browser.conftest import Complaints, Opened, log_in
 
@@ -210,3 +212,33 @@ def test_a_token_is_made_and_copied(opened: Opened) -> None:
     page.get_by_role("link", name="Revoke deploy").click()
     page.get_by_role("button", name="Revoke the token").click()
     expect(page.get_by_role("row").filter(has_text="revoked")).to_be_visible()
+
+
+def test_an_agent_is_connected_asks_and_is_approved(opened: Opened) -> None:
+    make.manager().update_project("shop", mode="ask")
+    page = opened("operator")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("operator", exact=True).first.click()
+    page.get_by_role("link", name="Connect an agent").click()
+    page.get_by_role("button", name="Make a token").click()
+    expect(page.get_by_role("heading", name="A token for agent of shop")).to_be_visible()
+    page.get_by_role("button", name="Copy for Claude Code, HTTP").click()
+    pasted = page.evaluate("navigator.clipboard.readText()")
+    secret = re.search(r"Bearer (ptl_\w+)", pasted)
+    assert secret is not None
+    page.get_by_text("or over stdio").first.click()
+    expect(page.get_by_role("button", name="Copy for Claude Code, stdio")).to_be_visible()
+
+    caller = Caller.of_token(secret[1])
+    assert caller is not None
+    agent = PortManager(actor=caller.name, source="mcp", caller=caller)
+    agent.get_or_allocate("shop", "worker")
+    agent.get_or_allocate("shop", "another")
+    page.goto("/")
+    page.get_by_role("button", name="Approve shop/worker").click()
+    expect(page.get_by_text(f"Approved: shop/worker has {FIRST + 2}/tcp.")).to_be_visible()
+    assert agent.get_or_allocate("shop", "worker").status == "allocated"
+    page.goto("/projects/shop")
+    page.get_by_role("button", name="Refuse shop/another").click()
+    expect(page.get_by_role("heading", name="Agents ask")).to_have_count(0)
+    expect(page.get_by_text("3 of 20 held")).to_be_visible()

@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from allocations.models import PortAllocation
+from allocations.ports import PortManager
 from tests import make
 from tests.browser.conftest import Opened
 
@@ -28,6 +29,8 @@ def pages() -> list[str]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page(opened: Opened, scheme: Any, width: int) -> None:
     make.manager().reserve("shop", make.FIRST + 9, note="later")
+    make.manager().update_project("shop", mode="ask")
+    PortManager(actor="agent", source="mcp").allocate("shop", "asked", description="a long sentence " * 20)
     with socket.create_server(("127.0.0.1", make.FIRST)), socket.create_server(("127.0.0.1", make.FIRST + 4)):
         make.manager().audit()
     page = opened("admin", width=width, scheme=scheme)

@@ -51,7 +51,7 @@ def test_a_range_does_not_move_from_under_a_port(admin: Client, web: PortAllocat
 def test_projects(admin: Client, ports: PortManager) -> None:
     added = admin.post("/add-project", {"name": "bank", "size": "10", "start": "20700"})
     assert (added.status_code, added["Location"]) == (303, "/projects/bank")
-    edited = admin.post("/projects/bank/edit", {"new_name": "vault", "description": "Money"})
+    edited = admin.post("/projects/bank/edit", {"new_name": "vault", "description": "Money", "mode": "ask"})
     assert (edited.status_code, edited["Location"]) == (303, "/projects/vault")
     assert Project.objects.get(name="vault").description == "Money"
     assert admin.post("/add-project", {"name": "vault", "size": "10"}).status_code == 409

@@ -28,7 +28,8 @@ BEGIN
                  WHERE a.token_id = NEW.token_id AND a.project_id = NEW.project_id AND a.status <> 'released'
                    AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp());
                 IF held_by_token >= owner.agent_quota THEN
-                    RAISE EXCEPTION 'the token holds % ports of %, which is its quota', held_by_token, owner.name
+                    RAISE EXCEPTION 'This token holds % of the % ports that each may hold in %',
+                        held_by_token, owner.agent_quota, owner.name
                         USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_quota';
                 END IF;
             END IF;
