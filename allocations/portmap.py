@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from .models import Listener, PortAllocation, PortRange
 
-FREE, STRAY = "free", "unallocated"
+FREE, STRAY, TAKEN = "free", "unallocated", "taken"
 MOST_CELLS = 1000
 MOST_NUMBERED = 200
 # Of several allocations on one port number (hosts, protocols) the one that most needs a look gives the cell its state.
@@ -65,6 +65,7 @@ def port_map(
     allocations: Iterable[PortAllocation],
     listeners: Iterable[Listener],
     port: int | None = None,
+    taken: Container[int] = (),
 ) -> PortMap:
     """The map of a range.
 
@@ -72,13 +73,14 @@ def port_map(
         allocations: what is held in it, on any host and protocol.
         listeners: the unallocated ones in it.
         port: one that the window of a large range is to show; its start, if none is given or it lies outside.
+        taken: what others hold in it who are not to be named.
     """
     first, last = window(port_range, port)
     held: dict[int, list[PortAllocation]] = {}
     for allocation in allocations:
         held.setdefault(allocation.port_number, []).append(allocation)
     seen = {listener.port: listener for listener in listeners}
-    return PortMap(port_range, first, last, list(_cells(range(first, last + 1), held, seen)))
+    return PortMap(port_range, first, last, list(_cells(range(first, last + 1), held, seen, taken)))
 
 
 def window(port_range: PortRange, port: int | None = None) -> tuple[int, int]:
@@ -88,12 +90,16 @@ def window(port_range: PortRange, port: int | None = None) -> tuple[int, int]:
     return first, min(end, first + MOST_CELLS - 1)
 
 
-def _cells(ports: range, held: dict[int, list[PortAllocation]], seen: dict[int, Listener]) -> Iterator[Cell]:
+def _cells(
+    ports: range, held: dict[int, list[PortAllocation]], seen: dict[int, Listener], taken: Container[int]
+) -> Iterator[Cell]:
     for port in ports:
         if here := held.get(port):
             worst = min(here, key=lambda a: WORST_FIRST.index(a.state))
             what = "; ".join(f"{a.label}, {a.state.replace('-', ' ')}" for a in here)
             yield Cell(port, worst.state, f"{port}: {what}", worst)
+        elif port in taken:
+            yield Cell(port, TAKEN, f"{port}: taken by another project")
         elif listener := seen.get(port):
             yield Cell(port, STRAY, f"{port}: unallocated, {listener.process or 'an unknown process'} listens")
         else:

@@ -84,15 +84,21 @@ def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
     ranges = list(PortRange.objects.filter(project=found).with_usage())
     port = _port_of(request, "from") or _port_of(request)
     shown = [Q(port_number__range=window(r, port)) for r in ranges]
-    held = PortAllocation.objects.visible_to(caller_of(request)).held().filter(reduce(or_, shown, Q(pk__in=[])))
+    caller = caller_of(request)
+    held = PortAllocation.objects.held().filter(reduce(or_, shown, Q(pk__in=[])))
+    seen = held.visible_to(caller)
+    # In a shared range, what projects hold that this caller does not see.
+    unseen = held.exclude(pk__in=seen.values("pk")) if caller.projects is not None else held.none()
     listeners = Listener.objects.unallocated().in_ranges_of(found)
-    allocations, strays = list(held.select_related("project")), list(listeners)
+    allocations, strays = list(seen.select_related("project")), list(listeners)
+    taken = set(unseen.values_list("port_number", flat=True))
     return [
         port_map(
             r,
             [a for a in allocations if a.port_range_id == r.pk],
             [s for s in strays if r.start_port <= s.port <= r.end_port],
             port,
+            taken,
         )
         for r in ranges
     ]

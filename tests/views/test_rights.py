@@ -5,7 +5,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from allocations.models import Event, PortAllocation
+from allocations.models import Event, PortAllocation, PortRange, Project, UserLimit
+from allocations.ports import PortManager
 
 from .reading import HTMX, PASSWORD, addresses, login, text
 
@@ -75,3 +76,16 @@ def test_a_form_without_its_token_changes_nothing(web: PortAllocation) -> None:
     assert "Please send that again" in text(response)
     web.refresh_from_db()
     assert web.is_held
+
+
+def test_a_limited_operator_sees_what_is_taken_and_not_by_whom(operator: Client, ports: PortManager) -> None:
+    """Their project shares its range with one that they may not see."""
+    ports.update_range(PortRange.objects.get().pk, shared=True)
+    ports.add_project("vault", with_range=False)
+    hidden = ports.allocate("vault", "secret", range_name="shop")
+    UserLimit.objects.create(user=User.objects.get()).projects.set(Project.objects.filter(name="shop"))
+    shown = operator.get("/projects/shop").content.decode()
+    assert f"{hidden.port_number}: taken by another project" in shown
+    assert f"{hidden.port_number}: free" not in shown
+    assert "secret" not in shown
+    assert "vault" not in shown
