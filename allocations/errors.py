@@ -36,7 +36,14 @@ data. Every door catches PortError in one place.
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+
+def quoted(value: object) -> str:
+    """The value as a sentence quotes it: short, and harmless in a terminal."""
+    text = json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 80 else text[:77] + '…"'
 
 
 class PortError(Exception):

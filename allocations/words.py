@@ -6,7 +6,6 @@ value and the rule. The database has the same rules as constraints (see models/)
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from datetime import datetime, timedelta
@@ -15,9 +14,11 @@ from typing import Any
 
 from django.utils import timezone
 
-from .errors import InvalidName, InvalidValue, PortOutOfRange
+from .errors import InvalidName, InvalidValue, PortOutOfRange, quoted
+from .hosts import HOST_PATTERN
+from .hosts import LOCALHOST as LOCALHOST
+from .hosts import host as host
 
-LOCALHOST = "localhost"
 TCP, UDP = "tcp", "udp"
 PROTOCOLS = (TCP, UDP)
 FIRST_PORT, LAST_PORT = 1, 65535
@@ -28,25 +29,15 @@ TOKEN_LIFE, LONGEST_TOKEN_LIFE = timedelta(days=90), timedelta(days=366)
 
 # In PostgreSQL `$` matches only at the end of the text; in Python that is `\Z`.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}$"
-# RFC 1123 labels, dotted; IP literals are checked apart.
-HOST_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"
-# The characters of a host name or of an IPv4 or IPv6 literal: what the database checks.
-HOST_DATABASE_PATTERN = r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*(%[a-z0-9._-]+)?)$"
 DURATION = r"([0-9]{1,5})\s*([mhdw])"
 # Control characters but tab and newline, and lone surrogates, which PostgreSQL or UTF-8 cannot carry.
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
-def _shown(value: object) -> str:
-    """The value as a sentence quotes it: short, and harmless in a terminal."""
-    text = json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 80 else text[:77] + '…"'
-
-
 def _name(value: object, field: str) -> str:
     if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN.replace("$", r"\Z"), value):
         raise InvalidName(
-            f"{field} {_shown(value)} is not a name: use 1 to 255 of a-z 0-9 . _ -, "
+            f"{field} {quoted(value)} is not a name: use 1 to 255 of a-z 0-9 . _ -, "
             "beginning with a letter or a digit.",
             field=field,
         )
@@ -68,51 +59,21 @@ def range_name(value: object) -> str:
     return _name(value, "range")
 
 
-def host(value: object) -> str:
-    """A host: an RFC 1123 name or an IP literal, lower-cased; empty means localhost."""
-    if value is None or value == "":
-        return LOCALHOST
-    if isinstance(value, str):
-        text = value.lower().removesuffix(".")
-        if text.startswith("[") and text.endswith("]"):
-            text = text[1:-1]
-        if not text.isascii():
-            text = ""  # digits of other scripts are digits to Python
-        elif _is_ip(text):
-            return str(ipaddress.ip_address(text))
-        # A name whose last label is a number would be read as an address by some resolvers ("127.1").
-        is_name = len(text) <= 253 and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), text)
-        if is_name and not text.rsplit(".", 1)[-1].isdigit():
-            return text
-    raise InvalidName(
-        f"host {_shown(value)} is not a host: use a name such as web-1.example.com or an IP address.",
-        field="host",
-    )
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
 def protocol(value: object) -> str:
     """`tcp` (the default for None or the empty string) or `udp`."""
     if value is None or value == "":
         return TCP
     if isinstance(value, str) and value in PROTOCOLS:
         return value
-    raise InvalidValue(f"protocol {_shown(value)} is unknown: use tcp or udp.", field="protocol")
+    raise InvalidValue(f"protocol {quoted(value)} is unknown: use tcp or udp.", field="protocol")
 
 
 def port(value: object, field: str = "port") -> int:
     """A port number, 1 to 65535; only whole numbers, no text, no true."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise PortOutOfRange(f"{field} {_shown(value)} is not a whole number from 1 to 65535.", field=field)
+        raise PortOutOfRange(f"{field} {quoted(value)} is not a whole number from 1 to 65535.", field=field)
     if not FIRST_PORT <= value <= LAST_PORT:
-        raise PortOutOfRange(f"{field} {_shown(value)} is not a port: ports are 1 to 65535.", field=field)
+        raise PortOutOfRange(f"{field} {quoted(value)} is not a port: ports are 1 to 65535.", field=field)
     return value
 
 
@@ -120,7 +81,7 @@ def port_text(value: str, field: str = "port") -> int:
     """A port number written in ASCII digits, for the doors whose input is text (shell, forms)."""
     text = value.strip()
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise PortOutOfRange(f"{field} {_shown(value)} is not a whole number from 1 to 65535.", field=field)
+        raise PortOutOfRange(f"{field} {quoted(value)} is not a whole number from 1 to 65535.", field=field)
     return port(int(text), field)
 
 
@@ -144,7 +105,7 @@ def text(value: object, field: str, longest: int = 2000) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise InvalidValue(f"{field} {_shown(value)} is not text.", field=field)
+        raise InvalidValue(f"{field} {quoted(value)} is not text.", field=field)
     if UNSPEAKABLE.search(value):
         raise InvalidValue(f"{field} has a control character in it: only plain text is kept.", field=field)
     if len(value) > longest:
@@ -167,7 +128,7 @@ def cloudflare_hostname(value: object) -> str | None:
         if len(name) <= 253 and "." in bare and re.fullmatch(HOST_PATTERN.replace("$", r"\Z"), bare):
             return name
     raise InvalidName(
-        f"Cloudflare hostname {_shown(value)} is not a public name: use one such as api.example.com.",
+        f"Cloudflare hostname {quoted(value)} is not a public name: use one such as api.example.com.",
         field="cloudflare_hostname",
     )
 
@@ -204,7 +165,7 @@ def expiry(value: object) -> datetime | None:
     if value is None:
         return None
     if not isinstance(value, datetime):
-        raise InvalidValue(f"expiry {_shown(value)} is not a moment in time.", field="expires_at")
+        raise InvalidValue(f"expiry {quoted(value)} is not a moment in time.", field="expires_at")
     moment = timezone.make_aware(value) if timezone.is_naive(value) else value
     now = timezone.now()
     if moment <= now:
@@ -225,7 +186,7 @@ def expiry_text(value: str) -> datetime | None:
         return expiry(datetime.fromisoformat(written))
     except (ValueError, OverflowError):
         raise InvalidValue(
-            f"expiry {_shown(value)} is not understood: write 2h, 7d or a date such as 2027-01-31.",
+            f"expiry {quoted(value)} is not understood: write 2h, 7d or a date such as 2027-01-31.",
             field="expires_at",
         ) from None
 
@@ -241,13 +202,13 @@ def mode(value: object) -> str:
     """Who decides about the ports that agents ask for."""
     if value in ("autonomous", "ask"):
         return str(value)
-    raise InvalidValue(f"mode {_shown(value)} is unknown: use autonomous or ask.", field="mode")
+    raise InvalidValue(f"mode {quoted(value)} is unknown: use autonomous or ask.", field="mode")
 
 
 def quota(value: object) -> int:
     """How many ports each token may hold in a project."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LAST_PORT:
-        raise InvalidValue(f"quota {_shown(value)} is not a number of ports from 0 to 65535.", field="agent_quota")
+        raise InvalidValue(f"quota {quoted(value)} is not a number of ports from 0 to 65535.", field="agent_quota")
     return value
 
 
@@ -257,7 +218,7 @@ def token_name(value: object) -> str:
     if name and not {"\n", "/"} & set(name):
         return name
     rule = "use 1 to 100 characters on one line, without /"
-    raise InvalidName(f"token name {_shown(value)} is not a name: {rule}.", field="name")
+    raise InvalidName(f"token name {quoted(value)} is not a name: {rule}.", field="name")
 
 
 def token_expiry(value: object) -> datetime:
@@ -273,14 +234,14 @@ def idempotency_key(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(r"[!-~]{1,255}", value):
         return value
     rule = "use 1 to 255 printable ASCII characters without spaces"
-    raise InvalidValue(f"Idempotency-Key {_shown(value)} is not a key: {rule}.", field="Idempotency-Key")
+    raise InvalidValue(f"Idempotency-Key {quoted(value)} is not a key: {rule}.", field="Idempotency-Key")
 
 
 def duration_text(value: str, field: str) -> timedelta:
     """A length of time as people write it: `30m`, `12h`, `30d`, `8w`."""
     written = re.fullmatch(DURATION, value.strip())
     if written is None:
-        raise InvalidValue(f"{field} {_shown(value)} is not understood: write 30m, 12h, 30d or 8w.", field=field)
+        raise InvalidValue(f"{field} {quoted(value)} is not understood: write 30m, 12h, 30d or 8w.", field=field)
     unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[written[2]]
     return timedelta(**{unit: int(written[1])})
 

@@ -28,6 +28,7 @@ CONSTRAINTS = {
     "port_allocations": {
         "c": {
             *("port_allocations_port", "port_allocations_status", "port_allocations_protocol"),
+            "port_allocations_pending_expires",
             *("port_allocations_instance", "port_allocations_service", "port_allocations_hostname"),
             *("port_allocations_cloudflare", "port_allocations_health", "port_allocations_expiry"),
             *("port_allocations_released_at", "port_allocations_copies", "port_allocations_inside_range"),

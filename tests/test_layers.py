@@ -14,7 +14,7 @@ APP = ROOT / "allocations"
 
 # Each may import those before it and its own kind.
 LAYERS = [
-    {"words", "errors", "tokens"},
+    {"words", "hosts", "errors", "tokens"},
     {"querysets"},
     {"models"},
     {"listeners", "probes", "restarts", "running"},

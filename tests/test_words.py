@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import timedelta
 from typing import Any
 
@@ -35,7 +36,13 @@ def test_what_is_no_name(name: Any) -> None:
             ("Web-1.Example.com.", "web-1.example.com"),
             ("192.0.2.1", "192.0.2.1"),
         ),
-        *(("[::1]", "::1"), ("2001:DB8::1", "2001:db8::1"), ("a1", "a1"), ("3com.example", "3com.example")),
+        *(
+            ("[2001:db8::2]", "2001:db8::2"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("a1", "a1"),
+            ("3com.example", "3com.example"),
+        ),
     ],
 )
 def test_hosts(given: Any, expected: str) -> None:
@@ -43,9 +50,23 @@ def test_hosts(given: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("127.0.0.1", "127.0.0.2", "::1", "[::1]", "::ffff:127.0.0.1", "0.0.0.0", "::", "LOCALHOST."),
+        *("localhost.localdomain", "ip6-localhost", "ip6-loopback", "app.localhost"),
+        *(socket.gethostname(), socket.gethostname().upper()),
+    ],
+)
+def test_this_host_has_one_name(name: str) -> None:
+    """Under a second one its ports would be handed out a second time."""
+    assert words.host(name) == "localhost"
+
+
+@pytest.mark.parametrize(
     "host",
     [
-        *("a b", "-a", "a-", "a..b", "a" * 64, "x." * 130, "127.1", "2130706433", "0x7f000001.1", "①②⑦.0.0.1"),
+        *("a b", "-a", "a-", "a..b", "a" * 64, "x." * 130, "127.1", "2130706433"),
+        *("0x7f000001.1", "0x7f000001", "a.0x7f", "①②⑦.0.0.1"),
         *("a\nservice: http://169.254.169.254", "a\0", "[::1", "fe80::1%eth0", 3, "host_name", "300.1.1.1"),
     ],
 )

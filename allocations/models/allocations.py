@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Now
 
-from allocations import words
+from allocations import hosts, words
 from allocations.querysets import PortAllocationQuerySet
 
 from .health import Health
@@ -120,7 +120,7 @@ class PortAllocation(models.Model):
                 | (Q(service_name__isnull=True) & ~Q(status="allocated")),
             ),
             models.CheckConstraint(
-                name="port_allocations_hostname", condition=Q(hostname__regex=words.HOST_DATABASE_PATTERN)
+                name="port_allocations_hostname", condition=Q(hostname__regex=hosts.HOST_DATABASE_PATTERN)
             ),
             models.CheckConstraint(
                 name="port_allocations_cloudflare",
@@ -131,7 +131,10 @@ class PortAllocation(models.Model):
                 name="port_allocations_health",
                 condition=Q(health__isnull=True) | Q(health__in=("up", "down", "conflict", "unknown")),
             ),
-            # Only a reservation expires: the allocator's walk takes an expiry in the past for a free port.
+            models.CheckConstraint(
+                name="port_allocations_pending_expires", condition=Q(expires_at__isnull=False) | ~Q(status="pending")
+            ),
+            # A service's port does not expire: the allocator's walk takes an expiry in the past for a free port.
             models.CheckConstraint(
                 name="port_allocations_expiry", condition=Q(expires_at__isnull=True) | ~Q(status="allocated")
             ),

@@ -81,6 +81,14 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.QuotaReached,
         "{told}: release one that is not needed, or ask an admin to raise the project's quota.",
     ),
+    "port_allocations_asked": (
+        errors.NotPermitted,
+        "In this project a person decides how long an agent keeps a port: ask one.",
+    ),
+    "port_allocations_pending_expires": (
+        errors.InvalidValue,
+        "A request expires: nobody waits for ever.",
+    ),
     "projects_mode": (errors.InvalidValue, "A project's mode is autonomous or ask."),
     "projects_quota": (errors.InvalidValue, "A quota is 0 or more."),
     "port_allocations_kept": (errors.Conflict, "Allocations are never deleted: release them instead."),
@@ -93,6 +101,7 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.Conflict,
         "An allocation keeps its project, range, host, protocol, port and instance: release it and allocate another.",
     ),
+    "port_allocations_one_name": (errors.Conflict, "{told}."),
     "port_allocations_status_order": (errors.Conflict, "A held allocation can only become released."),
     "api_tokens_public": (errors.InvalidValue, "A token's public id is 8 letters and digits."),
     "api_tokens_public_id_key": (errors.Conflict, "A token with this public id exists: make it again."),

@@ -1,0 +1,71 @@
+CREATE FUNCTION guard_allocation_v2() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    owner projects;
+    held_by_token int;
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'port % of % is history and is never deleted: release it instead', OLD.port_number, OLD.hostname
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_kept';
+    ELSIF TG_OP = 'INSERT' THEN
+        IF NEW.status = 'released' THEN
+            RAISE EXCEPTION 'port % cannot begin as released: allocate or reserve it', NEW.port_number
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_born_held';
+        END IF;
+        -- The lock waits for a range that is just being changed, so that the copy is of what it has become.
+        SELECT span, project_id, is_shared INTO NEW.span, NEW.range_project_id, NEW.range_is_shared
+            FROM port_ranges WHERE id = NEW.port_range_id FOR KEY SHARE;
+        NEW.allocated_by := left(coalesce(nullif(current_setting('portal.actor', true), ''), 'db:' || session_user), 255);
+        NEW.token_id := nullif(current_setting('portal.token', true), '')::uuid;
+        IF current_setting('portal.agent', true) = 'on' THEN
+            SELECT * INTO owner FROM projects WHERE id = NEW.project_id;
+            IF owner.agent_quota IS NOT NULL AND NEW.token_id IS NOT NULL THEN
+                -- Of two calls of one token, the second counts what the first has taken.
+                PERFORM pg_advisory_xact_lock(hashtextextended('quota ' || NEW.project_id || NEW.token_id, 0));
+                SELECT count(*) INTO held_by_token FROM port_allocations a
+                 WHERE a.token_id = NEW.token_id AND a.project_id = NEW.project_id AND a.status <> 'released'
+                   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp());
+                IF held_by_token >= owner.agent_quota THEN
+                    RAISE EXCEPTION 'This token holds % of the % ports that each may hold in %',
+                        held_by_token, owner.agent_quota, owner.name
+                        USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_quota';
+                END IF;
+            END IF;
+            IF owner.mode = 'ask' AND NEW.status = 'allocated' THEN
+                NEW.status := 'pending';
+                NEW.expires_at := statement_timestamp() + interval '1 day';
+            END IF;
+        END IF;
+        RETURN NEW;
+    END IF;
+
+    IF OLD.status = 'released' THEN
+        RAISE EXCEPTION 'port % of % was released on %: a released allocation never changes, allocate a new one',
+            OLD.port_number, OLD.hostname, OLD.released_at
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_released_for_good';
+    ELSIF (NEW.id, NEW.project_id, NEW.port_range_id, NEW.hostname, NEW.protocol, NEW.port_number, NEW.instance,
+           NEW.allocated_at, NEW.allocated_by, NEW.token_id) IS DISTINCT FROM
+          (OLD.id, OLD.project_id, OLD.port_range_id, OLD.hostname, OLD.protocol, OLD.port_number, OLD.instance,
+           OLD.allocated_at, OLD.allocated_by, OLD.token_id) THEN
+        RAISE EXCEPTION 'port % of % cannot change its project, range, host, protocol, port or instance: '
+            'release it and allocate another', OLD.port_number, OLD.hostname
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_identity';
+    ELSIF NEW.status = 'released' THEN
+        NEW.released_at := clock_timestamp();
+        NEW.span := NULL;
+        NEW.range_project_id := NULL;
+        NEW.range_is_shared := NULL;
+    ELSIF OLD.status = 'pending' AND NEW.status = 'allocated'
+          AND current_setting('portal.agent', true) IS DISTINCT FROM 'on' THEN
+        NEW.expires_at := NULL;
+    ELSIF NEW.status <> OLD.status THEN
+        RAISE EXCEPTION 'port % of % is %, which can only become released', OLD.port_number, OLD.hostname, OLD.status
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_status_order';
+    END IF;
+    RETURN NEW;
+END $$;
+
+DROP TRIGGER port_allocations_guard ON port_allocations;
+CREATE TRIGGER port_allocations_guard BEFORE INSERT OR UPDATE OR DELETE ON port_allocations
+    FOR EACH ROW EXECUTE FUNCTION guard_allocation_v2();
+ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_guard;
+DROP FUNCTION guard_allocation_v3();
