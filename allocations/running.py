@@ -60,18 +60,49 @@ def run(
     Raises:
         CannotRun: there is no such program, or it cannot be executed.
     """
-    ended = threading.Event()
+    ended, before = threading.Event(), _on(port, protocol)
     with _passed_on() as to_group:
         process = _started(command, environment)
         to_group(process.pid)
         watcher = threading.Thread(
-            target=_watch, args=(process.pid, port, protocol, warn, patience, ended), name="watch", daemon=True
+            target=_watch, args=(process.pid, port, protocol, warn, patience, ended, before), name="watch", daemon=True
         )
         watcher.start()
-        with _foreground(process.pid):
-            status = process.wait()
+        status = _waited_for(process)
     ended.set()
     return status if status >= 0 else KILLED - status
+
+
+def _waited_for(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status, negative for a signal. On a terminal it is a job of the shell's as we are: Ctrl-Z stops both."""
+    terminal = sys.stdin.fileno() if sys.stdin and sys.stdin.isatty() else None
+    if terminal is None:
+        return process.wait()
+    try:
+        while True:
+            _to_foreground(terminal, process.pid, instead_of=os.getpgrp())
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                process.returncode = os.waitstatus_to_exitcode(status)
+                return process.returncode
+            _to_foreground(terminal, os.getpgrp(), instead_of=process.pid)
+            os.kill(os.getpid(), signal.SIGSTOP)  # until the shell lets us go on, in the foreground or not
+            _to_foreground(terminal, process.pid, instead_of=os.getpgrp())
+            os.killpg(process.pid, signal.SIGCONT)
+    finally:
+        _to_foreground(terminal, os.getpgrp(), instead_of=process.pid)
+
+
+def _to_foreground(terminal: int, group: int, *, instead_of: int) -> None:
+    """Give the terminal to a process group, if the other one has it: who runs in the background takes nothing."""
+    quiet = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # who gives the terminal away is stopped otherwise
+    try:
+        if os.tcgetpgrp(terminal) == instead_of:
+            os.tcsetpgrp(terminal, group)
+    except OSError:  # the terminal is gone, or the group
+        pass
+    finally:
+        signal.signal(signal.SIGTTOU, quiet)
 
 
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -114,30 +145,26 @@ def _passed_on() -> Iterator[Callable[[int], None]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _foreground(group: int) -> Iterator[None]:
-    """On a terminal, the command gets the keyboard; afterwards it is ours again."""
-    if not sys.stdin or not sys.stdin.isatty():
-        yield
-        return
-    terminal = sys.stdin.fileno()
-    quiet = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # who gives the terminal away is stopped otherwise
-    try:
-        os.tcsetpgrp(terminal, group)
-        yield
-    finally:
-        os.tcsetpgrp(terminal, os.getpgrp())
-        signal.signal(signal.SIGTTOU, quiet)
+def _on(port: int, protocol: str) -> set[tuple[int, str, int | None]]:
+    """The sockets that listen on a port, each by what tells it from others."""
+    return {(s.inode, s.address, s.pid) for s in listeners.listening(port, port, protocol)}
 
 
 def _watch(
-    pid: int, port: int, protocol: str, warn: Callable[[str], None], patience: float, ended: threading.Event
+    pid: int,
+    port: int,
+    protocol: str,
+    warn: Callable[[str], None],
+    patience: float,
+    ended: threading.Event,
+    before: set[tuple[int, str, int | None]],
 ) -> None:
     until = time.monotonic() + patience
     while time.monotonic() < until:
         if ended.wait(PAUSE):
             return
-        if listeners.is_listening(port, protocol) is not None:
+        # New, not the command's own: another program may listen for it, as Docker's proxy does.
+        if _on(port, protocol) - before:
             return
     others = sorted({s.port for s in listeners.listening(owners=True) if s.pid in _family(pid) and s.port != port})
     if others:

@@ -27,8 +27,9 @@ VARIABLES = (
 )
 
 
-def read_env_file(path: Path) -> None:
-    """Put the NAME=value lines of `path` into the environment, which has the last word."""
+def read_env_file(path: Path) -> set[str]:
+    """Put the NAME=value lines of `path` into the environment, which has the last word; return the names it lacked."""
+    added = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -36,7 +37,10 @@ def read_env_file(path: Path) -> None:
         if not found:
             raise ImproperlyConfigured(f"{path}, line {number} is not of the form NAME=value: correct or remove it.")
         name, *values = found.groups()
-        os.environ.setdefault(name, next(value for value in values if value is not None))
+        if name not in os.environ:
+            os.environ[name] = next(value for value in values if value is not None)
+            added.add(name)
+    return added
 
 
 def wrong(name: str, rule: str) -> ImproperlyConfigured:

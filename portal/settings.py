@@ -15,8 +15,8 @@ from portal.embedded import server
 from portal.environment import flag, host, is_loopback, number, read_env_file, text, words, wrong
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-if (BASE_DIR / ".env").exists():
-    read_env_file(BASE_DIR / ".env")
+# The names that stand in the environment for Portal's sake alone.
+ENV_FILE_NAMES = read_env_file(BASE_DIR / ".env") if (BASE_DIR / ".env").exists() else set()
 
 # --- Portal ---
 

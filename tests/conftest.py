@@ -2,8 +2,12 @@
 
 import fcntl
 import os
+import shutil
+import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -109,6 +113,29 @@ def _clean_up_past_the_guards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
         yield
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout without a `.env` that somebody may have here."""
+    shutil.copytree(settings.BASE_DIR / "portal", tmp_path / "portal", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
+    (tmp_path / "allocations").symlink_to(settings.BASE_DIR / "allocations")
+    (tmp_path / "templates").symlink_to(settings.BASE_DIR / "templates")
+    (tmp_path / "static").symlink_to(settings.BASE_DIR / "static")
+    return tmp_path
+
+
+@pytest.fixture
+def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of another host, whose address is this machine's second loopback address: what listens there answers."""
+    look_up, name = socket.getaddrinfo, "other.example"
+
+    def resolve(host: str, *how: Any, **more: Any) -> Any:
+        return look_up("127.0.0.2" if host == name else host, *how, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return name
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from django.db import connection
 
 from allocations import running
 from allocations.models import PortAllocation
+from portal.environment import VARIABLES
 from tests import make
 from tests.node import NODE, program
 
@@ -70,6 +74,25 @@ def test_the_environment_and_the_exit_status() -> None:
     assert (status, out) == (7, f"{PORT} 127.0.0.1 shop web {PORT} http://127.0.0.1:{PORT}/\n")
     assert err == f"shop/web runs on {PORT}/tcp.\n"
     assert PortAllocation.objects.get().service_type == "web"
+
+
+def test_portals_own_settings_are_not_the_commands(checkout: Path) -> None:
+    """What stands in Portal's .env is for Portal alone; what the shell says is for the command too."""
+    it = connection.settings_dict
+    database = f"postgres://{it['USER']}:{it['PASSWORD']}@/{it['NAME']}?host={it['HOST']}&port={it['PORT']}"
+    (checkout / ".env").write_text(f"DATABASE_URL={database}\nPORTAL_SECRET_KEY={'chance' * 10}\n")
+    mine = {name: value for name, value in os.environ.items() if name not in {*VARIABLES, "DJANGO_SETTINGS_MODULE"}}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "run", "shop/web", "--", "env"],
+        cwd=checkout,
+        env=mine | {"FLAVOUR": "mint"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+    assert (given["PORT"], given["FLAVOUR"]) == (str(PORT), "mint"), done.stderr
+    assert not {"DATABASE_URL", "PORTAL_SECRET_KEY", "DJANGO_SETTINGS_MODULE"} & set(given)
 
 
 def test_no_shell_looks_at_the_arguments() -> None:
@@ -157,6 +180,84 @@ def test_a_command_that_listens_elsewhere_is() -> None:
     assert f"It listens on {other}, not on {PORT}" in err
 
 
+def test_what_listened_before_is_not_the_command() -> None:
+    make.manager().allocate("shop", "web")
+    with socket.create_server(("127.0.0.1", PORT)):
+        _, _, err = ended("--wait", "1", "--", "sleep", "3")
+    assert f"It does not listen on {PORT} after 1 s." in err
+
+
+class Terminal:
+    """A shell with job control on a terminal of its own, as a person sits before it."""
+
+    def __init__(self) -> None:
+        self.shown = b""
+        pid, self.end = pty.fork()
+        if pid == 0:  # pragma: no cover
+            os.environ.update(
+                DJANGO_SETTINGS_MODULE="tests.served", SERVED_DATABASE=connection.settings_dict["NAME"], PS1="> "
+            )
+            os.chdir(settings.BASE_DIR)
+            os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])  # noqa: S606
+        self.pid = pid
+        self.run = f"{sys.executable} manage.py run shop/web --"
+
+    def types(self, text: str) -> None:
+        os.write(self.end, text.encode())
+
+    def shows(self, text: str, seconds: float = 30) -> bool:
+        until = time.monotonic() + seconds
+        while text.encode() not in self.shown and time.monotonic() < until:
+            if select.select([self.end], [], [], 0.2)[0]:
+                self.shown += os.read(self.end, 4096)
+        found = text.encode() in self.shown
+        self.shown = self.shown.split(text.encode(), 1)[1] if found else self.shown
+        return found
+
+    def close(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.end)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    shell = Terminal()
+    yield shell
+    shell.close()
+
+
+def test_the_terminal_is_the_commands(terminal: Terminal) -> None:
+    """It reads the keyboard, Ctrl-Z stops it and `fg` lets it go on, Ctrl-C ends it and the shell has its status."""
+    talk = "print('re' + 'ady', flush=True); print('got', input(), flush=True); print('and', input(), flush=True)"
+    terminal.types(f'{terminal.run} {sys.executable} -c "{talk}"; echo status $?\n')
+    assert terminal.shows("ready"), terminal.shown
+    terminal.types("one\n")
+    assert terminal.shows("got one"), terminal.shown
+    terminal.types("\x1a")
+    assert terminal.shows("Stopped"), terminal.shown
+    terminal.types("fg\n")
+    assert terminal.shows("manage.py run"), terminal.shown
+    terminal.types("two\n")
+    assert terminal.shows("and two"), terminal.shown
+    terminal.types(f"{terminal.run} sleep 60\n")
+    assert terminal.shows("runs on"), terminal.shown
+    time.sleep(0.5)
+    terminal.types("\x03")
+    terminal.types("echo status $?\n")
+    assert terminal.shows("status 130"), terminal.shown
+
+
+def test_in_the_background_it_takes_no_terminal(terminal: Terminal) -> None:
+    terminal.types(f"{terminal.run} sh -c 'sleep 1; echo e''nded' &\n")
+    assert terminal.shows("runs on"), terminal.shown
+    terminal.types("echo a''live\n")
+    assert terminal.shows("alive"), terminal.shown
+    assert terminal.shows("ended"), terminal.shown
+    terminal.types("echo st''ill\n")
+    assert terminal.shows("still"), terminal.shown
+
+
 def test_who_listens_already_is_named() -> None:
     make.manager().allocate("shop", "web")
     first = started("--", sys.executable, "-m", "http.server", "{port}")
@@ -167,13 +268,18 @@ def test_who_listens_already_is_named() -> None:
     assert f"listens on {PORT} already: does the service run twice?" in err
 
 
-def test_djangos_own_server() -> None:
-    process = started("--", sys.executable, "manage.py", "runserver", "--noreload", "{host}:{port}")
+def test_djangos_own_server(tmp_path: Path) -> None:
+    """A new project of its own: Portal is one too, and its settings are not the command's."""
+    subprocess.run([sys.executable, "-m", "django", "startproject", "site1", tmp_path], check=True)
+    manage = str(tmp_path / "manage.py")
+    process = started("--", sys.executable, manage, "runserver", "--noreload", "{host}:{port}")
     try:
         assert answers()
-    finally:
         process.terminate()
-        process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert "using settings 'site1.settings'" in out
 
 
 def test_vite(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,17 +27,6 @@ def run(*words: str, cwd: Path = settings.BASE_DIR, **variables: str) -> subproc
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"DJANGO_SETTINGS_MODULE": "portal.settings", **variables}
     return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A checkout without a `.env` that somebody may have here."""
-    shutil.copytree(settings.BASE_DIR / "portal", tmp_path / "portal", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
-    (tmp_path / "allocations").symlink_to(settings.BASE_DIR / "allocations")
-    (tmp_path / "templates").symlink_to(settings.BASE_DIR / "templates")
-    (tmp_path / "static").symlink_to(settings.BASE_DIR / "static")
-    return tmp_path
 
 
 def shown(checkout: Path, *names: str, **variables: str) -> dict[str, object]:

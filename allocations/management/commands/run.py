@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
 from django.core.management import CommandParser
 from django.db import connection
 
@@ -56,7 +57,8 @@ class Command(PortCommand):
             pid = f" (pid {other.pid})" if other.pid else ""
             self.say(f"{words.process_name(other.process)}{pid} listens on {port} already: does the service run twice?")
         self.stderr.flush()
-        environment = os.environ | {
+        mine = {"DJANGO_SETTINGS_MODULE", *settings.ENV_FILE_NAMES}  # the command may be a Django project itself
+        environment = {name: value for name, value in os.environ.items() if name not in mine} | {
             "PORT": str(port),
             "HOST": host,
             "PORTAL_PROJECT": project,
