@@ -1,17 +1,16 @@
-"""Lists, summaries and explanations."""
+"""Lists and summaries."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from allocations import errors, listeners, probes, words
+from allocations import errors, words
 from allocations.access import Role
-from allocations.models import PortAllocation, PortRange, Status
+from allocations.models import PortAllocation, PortRange, Project, Status
 
 from .base import Operations
-
-HELD = {Status.ALLOCATED: "is held by", Status.RESERVED: "is reserved by", Status.PENDING: "is asked for by"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +42,8 @@ class PortSummary:
     ranges: tuple[RangeSummary, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Whose a port is, what listens there, and the one safe next step."""
-
-    port: int
-    hostname: str
-    protocol: str
-    port_range: PortRange | None
-    allocation: PortAllocation | None
-    # None: nothing listens. `looked` tells whether this could be known from here.
-    listener: listeners.Socket | None
-    looked: bool
-    answers: probes.Probe | None
-    sentence: str
-    next_step: str
-    # Whether the project that asked holds it; None: no project was named.
-    yours: bool | None = None
-
-
 class Looking(Operations):
-    """list, summary, explain."""
+    """list, project, held, summary."""
 
     def list(
         self,
@@ -95,7 +75,7 @@ class Looking(Operations):
                 raise errors.InvalidValue(
                     f"status {status} is unknown: use {words.either([*Status.values, 'all'])}.", field="status"
                 )
-            rows = rows.filter(status=status)
+            rows = (rows if status == Status.RELEASED else rows.held()).filter(status=status)
         else:
             rows = rows.held()
         if hostname:
@@ -105,6 +85,26 @@ class Looking(Operations):
         if service:
             rows = rows.filter(service_name=words.service_name(service))
         return rows.matching(words.text(text, "search").strip())
+
+    def project(self, name: str) -> Project:
+        """A project by its name.
+
+        Raises:
+            UnknownProject: with the nearest names; InvalidName, NotPermitted.
+        """
+        self.caller.require(Role.VIEWER, "look at projects")
+        return self._project(name)
+
+    def held(self, pk: UUID) -> PortAllocation:
+        """One that is held, by its id.
+
+        Raises:
+            UnknownAllocation, AlreadyReleased, NotPermitted.
+        """
+        self.caller.require(Role.VIEWER, "look at ports")
+        found = self._allocation(pk)
+        self._refuse_released(found)
+        return found
 
     def summary(self, project: str) -> PortSummary:
         """How full the project's ranges are.
@@ -140,99 +140,4 @@ class Looking(Operations):
             available_ports=available,
             utilization_percent=(200 * held + total) // (2 * total) if total else 0,
             ranges=ranges,
-        )
-
-    def explain(
-        self, port: int, *, hostname: str | None = None, protocol: str | None = None, project: str | None = None
-    ) -> Explanation:
-        """Whose a port is, what listens there, and what to do.
-
-        Args:
-            project: who asks, to be told whether the port is theirs from before.
-
-        Raises:
-            UnknownProject, PortOutOfRange, InvalidName, InvalidValue, NotPermitted.
-        """
-        self.caller.require(Role.VIEWER, "look at ports")
-        number, host, proto = words.port(port), words.host(hostname), words.protocol(protocol)
-        asker = self._project(project) if project else None
-        around = PortRange.objects.holding(number).select_related("project").first()
-        is_known = around is not None and PortRange.objects.visible_to(self.caller).filter(pk=around.pk).exists()
-        held = PortAllocation.objects.held().at(number, host, proto).select_related("project", "port_range").first()
-        socket, answers = None, None
-        here = listeners.is_this_host(host)
-        if here:
-            socket = listeners.is_listening(number, proto)
-        elif proto == words.TCP:
-            answers = probes.connect([(host, number)])[host, number]
-        listens = socket is not None or (answers is not None and answers.status == "up")
-        visible = held is None or self.caller.projects is None or held.project_id in self.caller.projects
-        if around is not None and not is_known and held is None:
-            sentence = f"{number}/{proto} on {host} lies in a range of another project."
-            step = "Ask Portal for a port of your own project."
-        else:
-            sentence, step = self._explained(number, host, proto, around, held, listens, socket)
-        yours = None if asker is None else held is not None and held.project_id == asker.pk
-        if yours and held is not None:
-            what = held.service_name or "what it was reserved for"
-            step = f"It is your own project's, for {what}: use it, and do not allocate another."
-            if listens:
-                step = f"It is your own project's: {what} runs already. Use it as it is, or ask for a further instance."
-        return Explanation(
-            port=number,
-            hostname=host,
-            protocol=proto,
-            port_range=around if is_known else None,
-            allocation=held if visible else None,
-            listener=socket if around is None or is_known else None,
-            looked=here or (answers is not None and answers.status != "unknown"),
-            answers=answers,
-            sentence=sentence,
-            next_step=step,
-            yours=yours,
-        )
-
-    def _explained(
-        self,
-        port: int,
-        hostname: str,
-        protocol: str,
-        around: PortRange | None,
-        held: PortAllocation | None,
-        listens: bool,
-        socket: listeners.Socket | None,
-    ) -> tuple[str, str]:
-        where = f"{port}/{protocol} on {hostname}"
-        who = words.process_name(socket.process) if socket else "something"
-        pid = f" (pid {socket.pid})" if socket and socket.pid else ""
-        seen = f"{who}{pid} listens there" if listens else "nothing was seen listening there"
-        if held is not None:
-            owner = self._name_of_holder(held)
-            until = f" until {held.expires_at:%Y-%m-%d %H:%M}" if held.expires_at else ""
-            verb = HELD[Status(held.status)]
-            if held.status == Status.PENDING:
-                step = f"A person decides on it: {owner} may use it once they approve; others take another port."
-                return f"{where} {verb} {owner}{until}; {seen}.", step
-            step = (
-                f"If you are {owner}, use it. Otherwise ask Portal for a port of your own: an address in use is no "
-                "bug in your code, and nobody else's process is to be stopped."
-            )
-            return f"{where} {verb} {owner}{until}; {seen}.", step
-        if around is None:
-            step = (
-                "Ask Portal for a port of your project instead."
-                if listens
-                else "Add a range for it, or ask for a port."
-            )
-            return f"{where} lies in no range; {seen}.", step
-        whose = f"{around.range_name} ({around.start_port}-{around.end_port}) of {around.project.name}"
-        if listens:
-            return (
-                f"{where} lies in {whose} and no service holds it, but {seen}.",
-                f"If it is yours, adopt it: manage.py allocate {around.project.name} SERVICE --port {port} --adopt. "
-                "Otherwise ask for another port; do not stop what you did not start.",
-            )
-        return (
-            f"{where} lies in {whose} and is free; {seen}.",
-            f"Take it: ask for port {port} for a service of {around.project.name}.",
         )
