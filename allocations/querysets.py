@@ -223,7 +223,7 @@ class ListenerQuerySet(models.QuerySet["Listener"]):
         around = _rows("PortRange").active().filter(start_port__lte=OuterRef("port"), end_port__gte=OuterRef("port"))
         covering = (
             _rows("PortAllocation")
-            .exclude(status=RELEASED)
+            .held()
             .filter(port_number=OuterRef("port"), hostname=OuterRef("hostname"), protocol=OuterRef("protocol"))
         )
         return (

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from allocations import listeners
+from allocations.access import Caller, Role
 from allocations.audit import AuditSummary
-from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck
+from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager
 from tests import make
 
@@ -132,6 +133,13 @@ class TestUnallocated:
         with process(FIRST + 30):
             assert ports.audit().unallocated == []
 
+    def test_a_reservation_that_has_expired_covers_nothing(self, ports: PortManager) -> None:
+        ports.reserve("shop", FIRST + 4)
+        PortAllocation.objects.update(expires_at="2020-01-01T00:00:00Z")
+        with process(FIRST + 4):
+            assert [u.port for u in ports.audit().unallocated] == [FIRST + 4]
+            assert [listener.port for listener in Listener.objects.unallocated()] == [FIRST + 4]
+
     def test_a_reserved_port_is_covered(self, ports: PortManager) -> None:
         ports.reserve("shop", FIRST + 3)
         with process(FIRST + 3):
@@ -153,17 +161,14 @@ class TestUnallocated:
 
 
 class TestOtherHosts:
-    """127.0.0.2 is not this host to Portal, and the loopback network answers for it."""
-
-    def test_a_connect_tells(self, ports: PortManager) -> None:
-        ports.allocate_many("shop", [])
-        ports.allocate("shop", "api", hostname="127.0.0.2")
+    def test_a_connect_tells(self, ports: PortManager, other_host: str) -> None:
+        ports.allocate("shop", "api", hostname=other_host)
         with socket.create_server(("127.0.0.2", FIRST)):
             assert verdicts(ports)["shop/api"] == ("up", "open")
         assert verdicts(ports)["shop/api"] == ("down", "refused")
 
-    def test_udp_is_unknown_never_down(self, ports: PortManager) -> None:
-        ports.allocate("shop", "dns", hostname="127.0.0.2", protocol="udp")
+    def test_udp_is_unknown_never_down(self, ports: PortManager, other_host: str) -> None:
+        ports.allocate("shop", "dns", hostname=other_host, protocol="udp")
         assert verdicts(ports)["shop/dns"][0] == "unknown"
 
     def test_a_host_without_an_address_is_unknown(self, ports: PortManager) -> None:
@@ -216,10 +221,10 @@ class TestRecord:
         ports.audit()
         assert not Listener.objects.filter(port=FIRST + 4).exists()
 
-    def test_an_audit_of_another_host_forgets_no_listener(self, ports: PortManager) -> None:
+    def test_an_audit_of_another_host_forgets_no_listener(self, ports: PortManager, other_host: str) -> None:
         with process(FIRST + 4):
             ports.audit()
-        ports.audit(hostname="127.0.0.2")
+        ports.audit(hostname=other_host)
         assert Listener.objects.filter(port=FIRST + 4).exists()
 
     def test_unrecorded(self, ports: PortManager) -> None:
@@ -239,10 +244,26 @@ class TestScope:
             assert ports.audit("shop").unallocated == []
             assert len(ports.audit("other").unallocated) == 1
 
-    def test_one_host(self, ports: PortManager) -> None:
+    def test_one_host(self, ports: PortManager, other_host: str) -> None:
         ports.allocate("shop", "api")
-        ports.allocate("shop", "web", hostname="127.0.0.2")
-        assert set(verdicts(ports, hostname="127.0.0.2")) == {"shop/web"}
+        ports.allocate("shop", "web", hostname=other_host)
+        assert set(verdicts(ports, hostname=other_host)) == {"shop/web"}
+
+    def test_who_sees_a_part_has_everything_recorded(self, ports: PortManager) -> None:
+        """A record of their part alone would make the rest look as if nothing listened there."""
+        make.port_range("other", FIRST + 20, 20)
+        ports.allocate("shop", "api")
+        hidden = ports.allocate("other", "api")
+        seen = frozenset({Project.objects.get(name="shop").pk})
+        limited = PortManager(actor="ann", caller=Caller("ann", Role.VIEWER, seen))
+        with process(hidden.port_number), process(FIRST + 25):
+            ports.audit()
+            report = limited.audit()
+        assert {f.allocation.label for f in report.findings} == {"shop/api"}
+        assert report.unallocated == []
+        assert Listener.objects.filter(port=FIRST + 25).exists()
+        hidden.refresh_from_db()
+        assert hidden.health == "up"
 
     def test_nothing_allocated_is_healthy(self, ports: PortManager) -> None:
         report = ports.audit()

@@ -103,6 +103,34 @@ class TestAllocate:
             assert ports.allocate("shop", "api").port_number == FIRST + 1
         assert Listener.objects.get().port == FIRST
 
+    def test_this_host_by_another_name_is_this_host(self, ports: PortManager) -> None:
+        """Under two names one port would be handed out twice, and the walk past a listener would never end."""
+        with socket.create_server(("127.0.0.1", FIRST)):
+            first = ports.allocate("shop", "api", hostname=socket.gethostname())
+        second = ports.allocate("shop", "web", hostname="127.0.0.1")
+        assert [first.hostname, second.hostname] == ["localhost", "localhost"]
+        assert [first.port_number, second.port_number] == [FIRST + 1, FIRST + 2]
+
+    def test_a_listener_that_comes_and_goes_holds_up_nobody(self, ports: PortManager) -> None:
+        class Forgetful(PortManager):
+            def _remember(self, *_: Any) -> None:
+                pass  # as if an audit had just seen that nothing listens there any more
+
+        with socket.create_server(("127.0.0.1", FIRST)), pytest.raises(errors.Unavailable, match="all the time"):
+            Forgetful(actor="test").allocate("shop", "api")
+        assert not PortAllocation.objects.exists()
+
+    def test_a_taken_port_names_the_nearest_free_ones(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", port=FIRST + 5)
+        ports.reserve("shop", FIRST + 6)
+        with socket.create_server(("127.0.0.1", FIRST + 4)):
+            near = f"{FIRST + 2}, {FIRST + 3} and {FIRST + 7} are free near it"
+            with pytest.raises(errors.PortTaken, match="adopt it in the dashboard or the shell"):
+                ports.allocate("shop", "web", port=FIRST + 4)
+            with pytest.raises(errors.PortTaken, match=near) as refused:
+                ports.allocate("shop", "web", port=FIRST + 5)
+        assert refused.value.details["free"] == FIRST + 2
+
     def test_on_another_host_this_ones_listeners_do_not_matter(self, ports: PortManager) -> None:
         with socket.create_server(("127.0.0.1", FIRST)):
             assert ports.allocate("shop", "api", hostname="web-1").port_number == FIRST
@@ -186,7 +214,9 @@ REFUSALS = [
     raised(errors.UnknownAllocation, "no reservation")(lambda p: p.release_reservation("shop", FIRST + 5)),
     raised(errors.RangeExhausted, "all 1 of full")(lambda p: p.allocate("shop", "x", range_name="full")),
     raised(errors.RangeExhausted, "no free block of 65000")(lambda p: p.add_project("new", size=65000)),
-    raised(errors.PortTaken, "held by shop/first. [0-9]+ is free")(lambda p: p.allocate("shop", "x", port=FIRST)),
+    raised(errors.PortTaken, "held by shop/first. [0-9]+, [0-9]+ and [0-9]+ are free near it")(
+        lambda p: p.allocate("shop", "x", port=FIRST)
+    ),
     raised(errors.PortTaken, "held by shop/first")(lambda p: p.reserve("shop", FIRST)),
     raised(errors.PortOutOfRange, "outside the ranges of shop")(lambda p: p.allocate("shop", "x", port=1)),
     raised(errors.PortOutOfRange, "lies outside full")(
@@ -292,6 +322,25 @@ def test_what_one_may_not_see_does_not_exist(ports: PortManager) -> None:
     assert not limited.list().exists()
     assert limited.explain(FIRST + 30).allocation is None
     assert "secret/api" not in limited.explain(FIRST + 30).sentence
+
+
+def test_a_project_in_use_tells_no_names_of_others(ports: PortManager) -> None:
+    """Others may hold ports in a shared range of it."""
+    make.port_range("common", FIRST + 30, 5, shared=True)
+    ports.allocate("shop", "secret-api", range_name="common")
+    common = Project.objects.get(name="common")
+    limited = PortManager(actor="ann", caller=Caller("ann", Role.ADMIN, frozenset({common.pk})))
+    with pytest.raises(errors.ProjectInUse, match="1 port is held in it") as refused:
+        limited.delete_project("common")
+    assert "secret-api" not in str(refused.value)
+
+
+def test_two_protocols_of_one_instance_are_told_apart(ports: PortManager) -> None:
+    for protocol in ("tcp", "udp"):
+        ports.get_or_allocate("shop", "dns", protocol=protocol)
+    with pytest.raises(errors.Ambiguous, match="say which protocol or host") as refused:
+        ports.release("shop", "dns")
+    assert refused.value.field == "protocol"
 
 
 class TestSeeding:

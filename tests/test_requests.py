@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.db import Error as DatabaseFault
 from django.db import connection, transaction
 from django.test import Client
+from django.utils import timezone
 
 from allocations import errors
 from allocations.access import Caller
@@ -77,11 +79,11 @@ def test_a_request_counts_as_not_available_and_not_as_allocated(ports: PortManag
 def test_nobody_decided_in_time(ports: PortManager) -> None:
     agent = agent_of(ports)
     asked = agent.get_or_allocate("shop", "web")
-    PortAllocation.objects.filter(pk=asked.pk).update(expires_at="2020-01-01T00:00:00Z")
+    let_expire(asked)
     assert ports.allocate("shop", "other").port_number == FIRST, "free at that moment"
     new = agent.get_or_allocate("shop", "web")
     assert (new.status, new.port_number, new.instance) == ("pending", FIRST + 1, 0)
-    PortAllocation.objects.filter(pk=new.pk).update(expires_at="2020-01-01T00:00:00Z")
+    let_expire(new)
     once_more = agent.get_or_allocate("shop", "web")
     assert (once_more.pk != new.pk, once_more.instance) == (True, 0)
     assert broken_invariants() == []
@@ -94,6 +96,13 @@ def test_the_agent_may_withdraw_and_ask_again(ports: PortManager) -> None:
     assert agent.get_or_allocate("shop", "web").created
 
 
+def let_expire(asked: PortAllocation) -> None:
+    """As if its time were over; said without an operation, in whose transaction the test still is."""
+    with connection.cursor() as cursor:
+        cursor.execute(NOBODY)
+    PortAllocation.objects.filter(pk=asked.pk).update(expires_at="2020-01-01T00:00:00Z")
+
+
 def refused(statement: str, *settings: str) -> str:
     with pytest.raises(DatabaseFault) as fault, transaction.atomic(), connection.cursor() as cursor:  # noqa: PT012
         for setting in settings:
@@ -104,6 +113,7 @@ def refused(statement: str, *settings: str) -> str:
     return str(refusal.details["constraint"])
 
 
+NOBODY = "SELECT set_config('portal.agent', 'off', true)"
 AGENT = "SELECT set_config('portal.agent', 'on', true)"
 
 
@@ -116,6 +126,59 @@ def test_the_database_lets_no_agent_decide(ports: PortManager) -> None:
     assert refused("UPDATE port_allocations SET status = 'reserved'") == "port_allocations_status_order"
     assert refused("UPDATE projects SET mode = 'maybe'") == "projects_mode"
     assert refused("UPDATE projects SET agent_quota = -1") == "projects_quota"
+
+
+def test_no_agent_keeps_a_port_for_longer_than_it_was_given(ports: PortManager) -> None:
+    """Neither by asking for more, nor by a reservation, on which nobody decides."""
+    agent, later = agent_of(ports), timezone.now() + timedelta(days=9)
+    asked = agent.get_or_allocate("shop", "web")
+    with pytest.raises(errors.InvalidValue, match="Only a reservation expires"):
+        agent.update_allocation(asked.pk, expires_at=later)
+    for port, expires_at in ((FIRST + 5, None), (FIRST + 6, later)):
+        kept = agent.reserve("shop", port, expires_at=expires_at)
+        assert kept.expires_at is not None
+        assert kept.expires_at < timezone.now() + timedelta(days=1, minutes=1)
+        for more in (None, later):
+            with pytest.raises(errors.NotPermitted, match="a person decides how long"):
+                agent.update_allocation(kept.pk, expires_at=more)
+    assert ports.update_allocation(kept.pk, expires_at=later).expires_at == later
+    for_ever = "UPDATE port_allocations SET expires_at = NULL WHERE status = 'pending'"
+    assert refused(for_ever, NOBODY) == "port_allocations_pending_expires"
+    assert refused(for_ever, AGENT) == "port_allocations_asked"
+    ports.update_project("shop", mode="autonomous")
+    assert agent.reserve("shop", FIRST + 7).expires_at is None, (
+        "where nobody is asked, an agent reserves as a person does"
+    )
+
+
+def test_a_person_is_given_no_port_on_which_nobody_has_decided(ports: PortManager) -> None:
+    """A script would bind it, and a refusal would give it to somebody else meanwhile."""
+    asked = agent_of(ports).get_or_allocate("shop", "web")
+    for ask in (
+        lambda: ports.get_or_allocate("shop", "web"),
+        lambda: ports.allocate_many("shop", ["api", "web"], new=False),
+    ):
+        with pytest.raises(errors.Conflict, match="nobody has decided yet: approve or refuse it"):
+            ask()
+    assert PortAllocation.objects.held().count() == 1
+    ports.approve_request(asked.pk)
+    assert ports.get_or_allocate("shop", "web").pk == asked.pk
+
+
+def test_what_is_no_request_is_not_refused(ports: PortManager) -> None:
+    """Two people decide at once: the second does not release what the first gave."""
+    agent = agent_of(ports)
+    asked, other = agent.get_or_allocate("shop", "web"), agent.get_or_allocate("shop", "api")
+    ports.approve_request(asked.pk)
+    with pytest.raises(errors.Conflict, match="is allocated, not a request"):
+        ports.refuse_request(asked.pk)
+    with pytest.raises(errors.NotPermitted, match="A person decides"):
+        agent.refuse_request(other.pk)
+    assert ports.refuse_request(other.pk).status == "released"
+    late = agent.get_or_allocate("shop", "late")
+    let_expire(late)
+    with pytest.raises(errors.Conflict, match="not a request"):
+        ports.approve_request(late.pk)
 
 
 class TestQuota:
@@ -160,6 +223,8 @@ class TestThePages:
         assert PortAllocation.objects.get(pk=api.pk).status == "released"
         assert "Agents ask" not in text(operator.get("/projects/shop"))
         assert operator.post(f"/allocations/{web.pk}/approve").status_code == 409
+        assert operator.post(f"/allocations/{web.pk}/refuse").status_code == 409
+        assert PortAllocation.objects.get(pk=web.pk).status == "allocated"
 
     def test_an_admin_sets_mode_and_quota(self, ports: PortManager) -> None:
         asked = {"new_name": "shop", "mode": "autonomous", "agent_quota": "3", "description": ""}
@@ -175,6 +240,9 @@ def test_the_api_says_202(ports: PortManager) -> None:
     first = client.post("/api/ports", **sent)
     assert (first.status_code, first.json()["status"]) == (202, "pending")
     assert client.get("/api/ports?status=pending").json()["items"][0]["service"] == "web"
+    many = {"project": "shop", "services": [{"service": "a"}, {"service": "b"}]}
+    batch = client.post("/api/ports/batch", json.dumps(many), "application/json")
+    assert (batch.status_code, {a["status"] for a in batch.json()["allocations"]}) == (202, {"pending"})
     changed = client.patch(
         "/api/projects/shop", json.dumps({"mode": "autonomous", "agentQuota": 5}), "application/json"
     )

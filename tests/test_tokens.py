@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from allocations import errors, tokens
 from allocations.access import Caller, Role
-from allocations.models import Token, UserLimit
+from allocations.models import Project, Token, UserLimit
 from allocations.ports import PortManager
 from allocations.ports.refusals import refusal_of
 from tests.make import FIRST
@@ -103,6 +103,16 @@ def test_nobody_makes_tokens_for_others_or_for_projects_they_do_not_see(ports: P
         manager_of(user).create_token("more", projects=["bank"])
     with pytest.raises(errors.NotPermitted):
         manager_of(user).create_token("more", user=user.pk + 1)
+
+
+def test_an_admin_of_some_projects_makes_tokens_for_themselves_alone(ports: PortManager) -> None:
+    """Another's token may see what that other may, which is more."""
+    other = User.objects.create_user("other")
+    other.groups.set(Group.objects.filter(name="admin"))
+    limited = manager_of(person("admin", limited_to=[Project.objects.get(name="shop")]))
+    with pytest.raises(errors.NotPermitted, match="make tokens for yourself alone"):
+        limited.create_token("more", role="viewer", user=other.pk)
+    assert limited.create_token("mine", role="viewer")[0].user_id == limited.caller.user
 
 
 def test_a_token_makes_no_tokens(ports: PortManager) -> None:

@@ -12,9 +12,10 @@ refused.
 from .allocating import Allocating
 from .auditing import Auditing
 from .changing import Changing
+from .explaining import Explaining, Explanation
 from .granting import Granting
 from .importing import Imported, Importing, ImportReport
-from .looking import Explanation, Looking, PortSummary, RangeSummary
+from .looking import Looking, PortSummary, RangeSummary
 from .owning import Owning
 from .seeding import Seeding
 from .wishes import Wish, wish
@@ -22,7 +23,7 @@ from .wishes import Wish, wish
 __all__ = ["Explanation", "ImportReport", "Imported", "PortManager", "PortSummary", "RangeSummary", "Wish", "wish"]
 
 
-class PortManager(Granting, Seeding, Importing, Owning, Allocating, Changing, Auditing, Looking):
+class PortManager(Granting, Seeding, Importing, Owning, Allocating, Changing, Auditing, Explaining, Looking):
     """Projects, ranges, allocations, audits and tokens; see the modules of this package.
 
     Args:

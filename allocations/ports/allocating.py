@@ -35,12 +35,13 @@ class Allocating(Holding):
         Raises:
             UnknownProject, InvalidName, InvalidValue, PortOutOfRange, UnknownRange, RangeExhausted, PortTaken,
             HostnameTaken, AlreadyAllocated (another port was named), NotPermitted, Unavailable.
+            Conflict: an agent asked for it, and nobody has decided yet.
         """
         asked = wish(service, **wanted)
         words.project_name(project)
         self.caller.require(Role.OPERATOR, "allocate ports")
         held = self._instance_0(project, asked)
-        return held if held is not None else self._hold(project, asked, reuse=True)
+        return self._decided(held if held is not None else self._hold(project, asked, reuse=True))
 
     def allocate(self, project: str, service: str, **wanted: Any) -> PortAllocation:
         """A new port for the service, whatever it holds already.
@@ -73,7 +74,7 @@ class Allocating(Holding):
 
     def _hold_of_many(self, project: str, asked: Wish, index: int, *, new: bool) -> PortAllocation:
         try:
-            return self._hold(project, asked, reuse=not new)
+            return self._decided(self._hold(project, asked, reuse=not new))
         except errors.PortError as refusal:
             refusal.details["index"] = index
             raise

@@ -13,7 +13,7 @@ from django.utils import timezone
 from allocations import errors, listeners, probes, sql, words
 from allocations.access import Role
 from allocations.audit import AuditReport, Finding, Unallocated, compare
-from allocations.models import Audit, Listener, PortAllocation, PortHealthCheck, PortRange, Project, Status
+from allocations.models import Audit, Listener, PortAllocation, PortHealthCheck, PortRange, Project
 
 from .base import Operations, operation
 
@@ -32,13 +32,16 @@ class Auditing(Operations):
         Args:
             project: only this project's allocations and ranges.
             hostname: only the allocations of this host.
-            record: keep the checks, the listeners, and what was last seen of each allocation.
+            record: keep the checks, the listeners, and what was last seen of each allocation. Who sees only a part
+                and names no project has everything audited, and sees their part of it.
             deadline: seconds for all probes of other hosts together.
 
         Raises:
             UnknownProject, InvalidName, NotPermitted, Unavailable.
         """
         self.caller.require(Role.VIEWER, "audit")
+        if record and project is None and self.caller.projects is not None:
+            return self.shared_audit()
         started_at, clock = timezone.now(), time.monotonic()
         owner = self._project(project) if project else None
         host = words.host(hostname) if hostname else None
@@ -72,7 +75,7 @@ class Auditing(Operations):
         return report
 
     def _covered(self) -> set[tuple[str, int]]:
-        held = PortAllocation.objects.exclude(status=Status.RELEASED).values_list("hostname", "protocol", "port_number")
+        held = PortAllocation.objects.held().values_list("hostname", "protocol", "port_number")
         return {(protocol, port) for hostname, protocol, port in held if listeners.is_this_host(hostname)}
 
     @operation(Role.VIEWER, "audit")

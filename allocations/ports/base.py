@@ -204,12 +204,23 @@ class Operations:
         if len(found) == 1:
             return found[0]
         listed = ", ".join(f"instance {a.instance}: {a.address}" for a in found)
+        same = len({a.instance for a in found}) == 1
+        which = (
+            "say which protocol or host, in the shell, by the API or in the dashboard" if same else "say which instance"
+        )
         raise errors.Ambiguous(
-            f"{found[0].project.name}/{found[0].service_name} holds {len(found)} ports ({listed}): say which instance, "
+            f"{found[0].project.name}/{found[0].service_name} holds {len(found)} ports ({listed}): {which}, "
             "or all of them.",
-            field="instance",
+            field="protocol" if same else "instance",
             candidates=[{"instance": a.instance, "port": a.port_number, "hostname": a.hostname} for a in found],
         )
+
+    def _refuse_released(self, allocation: PortAllocation) -> None:
+        if not allocation.is_held:
+            raise errors.AlreadyReleased(
+                f"{allocation.label} released {allocation.address} on {allocation.released_at:%Y-%m-%d %H:%M}: "
+                "a released allocation never changes. Allocate a new one.",
+            )
 
     def _refuse_stale(self, found: Project | PortRange | PortAllocation, expecting: Container[str] | None) -> None:
         """Lock the row, and refuse a caller who has seen it otherwise; None expects nothing."""

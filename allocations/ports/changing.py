@@ -16,7 +16,7 @@ from .wishes import checked_changes
 
 
 class Changing(Holding):
-    """release, release_reservation, release_allocation, approve_request, update, update_allocation."""
+    """release and its kin, approve_request, refuse_request, update, update_allocation."""
 
     @operation(Role.OPERATOR, "release ports")
     def release(
@@ -131,13 +131,24 @@ class Changing(Holding):
             NotPermitted: an agent asks: a person decides.
             Conflict: it is no request, or none any more.
         """
-        if self.is_agent:
-            raise errors.NotPermitted("A person decides about requests, on the dashboard: you cannot approve them.")
-        allocation = self._allocation(pk)
-        if allocation.status != Status.PENDING:
-            raise errors.Conflict(f"{allocation.label} on {allocation.address} is {allocation.status}, not a request.")
-        PortAllocation.objects.filter(pk=pk, status=Status.PENDING).update(status=Status.ALLOCATED)
+        request = self._request(pk)
+        PortAllocation.objects.filter(pk=request.pk).update(status=Status.ALLOCATED)
         return self._allocation(pk)
+
+    @operation(Role.OPERATOR, "refuse requests")
+    def refuse_request(self, pk: UUID) -> PortAllocation:
+        """Release the port that an agent asked for. Errors: as `approve_request`."""
+        return self._release([self._request(pk)])[0]
+
+    def _request(self, pk: UUID) -> PortAllocation:
+        """A request on which the caller may decide, locked until that is done."""
+        if self.is_agent:
+            raise errors.NotPermitted("A person decides about requests, on the dashboard: an agent cannot.")
+        found = self._allocation(pk)
+        rows = PortAllocation.objects.pending().select_for_update(no_key=True, of=("self",))
+        if not rows.filter(pk=pk).exists():
+            raise errors.Conflict(f"{found.label} on {found.address} is {found.state}, not a request (any more).")
+        return found
 
     def _release(self, found: Sequence[PortAllocation]) -> list[PortAllocation]:
         PortAllocation.objects.filter(pk__in=[a.pk for a in found]).exclude(status=Status.RELEASED).update(
@@ -157,15 +168,14 @@ class Changing(Holding):
     def _update(self, allocation: PortAllocation, **changes: Any) -> PortAllocation:
         checked = checked_changes(changes)
         self._refuse_released(allocation)
+        if "expires_at" in checked and allocation.status != Status.RESERVED:
+            raise errors.InvalidValue("Only a reservation expires: release the port instead.", field="expires_at")
+        if "service_name" in checked and allocation.status == Status.RESERVED:
+            raise errors.InvalidValue(
+                f"A reservation has no service: allocate {allocation.port_number} for it.", field="service_name"
+            )
         if checked.get("cloudflare_hostname"):
             self._refuse_taken_hostname(checked["cloudflare_hostname"], but=allocation)
         if checked:
             PortAllocation.objects.filter(pk=allocation.pk).update(**checked)
         return self._allocation(allocation.pk)
-
-    def _refuse_released(self, allocation: PortAllocation) -> None:
-        if not allocation.is_held:
-            raise errors.AlreadyReleased(
-                f"{allocation.label} released {allocation.address} on {allocation.released_at:%Y-%m-%d %H:%M}: "
-                "a released allocation never changes. Allocate a new one.",
-            )

@@ -47,7 +47,8 @@ class Granting(Operations):
 
         Raises:
             InvalidName, InvalidValue, UnknownProject.
-            NotPermitted: the role is higher than the caller's, or the token would be another's.
+            NotPermitted: the role is higher than the caller's, or the token would be another's and the caller no
+                admin of everything.
         """
         if self.caller.token is not None:
             raise errors.NotPermitted("A token makes no tokens: log in, and make it yourself.")
@@ -61,6 +62,10 @@ class Granting(Operations):
             )
         if user is not None and user != self.caller.user:
             self.caller.require(Role.ADMIN, "make tokens for others")
+            if self.caller.projects is not None:  # whose projects are not the caller's
+                raise errors.NotPermitted(
+                    "You are limited to some projects, and make tokens for yourself alone.", field="user"
+                )
         limited_to = None if projects is None else [self._project(project) for project in projects]
         secret = tokens.new()
         token = Token.objects.create(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import nsmallest
 
 from django.db import transaction
 
@@ -13,12 +14,15 @@ from allocations.models import Listener, PortAllocation, PortRange, Project, Sta
 from .base import Operations, operation
 from .wishes import Wish
 
+MOST_NEAR = 3
+
 
 class ListenerInTheWay(Exception):
     """The port that was chosen is listened on by something unregistered: remember it and choose again."""
 
-    def __init__(self, socket: listeners.Socket) -> None:
-        super().__init__(socket)
+    def __init__(self, hostname: str, socket: listeners.Socket) -> None:
+        super().__init__(hostname, socket)
+        self.hostname = hostname
         self.socket = socket
 
 
@@ -34,20 +38,34 @@ class Holding(Operations):
 
     def _hold(self, project: str, asked: Wish, *, reuse: bool, adopting: bool = False) -> PortAllocation:
         """One port, past every unregistered listener on this host."""
+        passed: set[int] = set()
         while True:
             try:
                 return self._hold_once(project, asked, reuse=reuse, adopting=adopting)
             except ListenerInTheWay as found:
-                self._remember(found.socket)
+                port = found.socket.port
+                self._remember(found)
                 if asked.port is not None:
-                    who = words.process_name(found.socket.process)
-                    raise errors.PortTaken(
-                        f"{who} listens on {found.socket.port}/{asked.protocol} and is not registered. If it is this "
-                        "service, adopt it; otherwise take another port.",
-                        field="port",
-                        port=asked.port,
-                        process=found.socket.process,
+                    raise self._refusal_of_listener(project, asked, found) from None
+                if port in passed:  # forgotten meanwhile: whoever looks there sees it come and go
+                    raise errors.Unavailable(
+                        f"Something begins and ends to listen on {port} all the time: try again in a moment.",
+                        retry_after=2,
                     ) from None
+                passed.add(port)
+
+    def _refusal_of_listener(self, project: str, asked: Wish, found: ListenerInTheWay) -> errors.PortError:
+        who, port = words.process_name(found.socket.process), found.socket.port
+        around = self._range_around(self._project(project), port)
+        free = self._free_near([around], asked, port)
+        return errors.PortTaken(
+            f"{who} listens on {port}/{asked.protocol} and is not registered. If it is this very service, adopt it in "
+            f"the dashboard or the shell. Otherwise: {self._said_free(free)}",
+            field="port",
+            port=port,
+            process=found.socket.process,
+            free=free[0] if free else None,
+        )
 
     @operation(Role.OPERATOR, "allocate ports")
     def _hold_once(self, project: str, asked: Wish, *, reuse: bool, adopting: bool) -> PortAllocation:
@@ -61,7 +79,7 @@ class Holding(Operations):
         if allocation.created and not adopting and listeners.is_this_host(allocation.hostname):
             socket = listeners.is_listening(allocation.port_number, allocation.protocol)
             if socket is not None:
-                raise ListenerInTheWay(socket)
+                raise ListenerInTheWay(allocation.hostname, socket)
         return allocation
 
     def _take(
@@ -90,6 +108,16 @@ class Holding(Operations):
         )
         own.update(status=Status.RELEASED)
 
+    def _decided(self, held: PortAllocation) -> PortAllocation:
+        """What a person gets to use: no port on which nobody has decided yet. An agent is told so by its status."""
+        if held.status == Status.PENDING and not self.is_agent:
+            raise errors.Conflict(
+                f"An agent asked for {held.address} for {held.label}, and nobody has decided yet: approve or refuse "
+                "it on the dashboard.",
+                port=held.port_number,
+            )
+        return held
+
     def _refuse_other_port(self, held: PortAllocation, asked: Wish) -> None:
         if asked.port is not None and asked.port != held.port_number:
             raise errors.AlreadyAllocated(
@@ -108,24 +136,39 @@ class Holding(Operations):
                 PortAllocation.objects.held().at(port, asked.hostname, asked.protocol).select_related("project").first()
             )
             who = self._name_of_holder(holder) if holder else "another service"
-            free = sql.find_available_port(ranges[0].pk, asked.hostname, asked.protocol)
-            hint = f"{free} is free: take it, or ask without a port." if free else "Ask without a port."
+            free = self._free_near(ranges, asked, port)
             return errors.PortTaken(
-                f"{port}/{asked.protocol} on {asked.hostname} is held by {who}. {hint}",
+                f"{port}/{asked.protocol} on {asked.hostname} is held by {who}. {self._said_free(free)}",
                 field="port",
                 port=port,
                 holder=who,
-                free=free,
+                free=free[0] if free else None,
             )
         spans = ", ".join(f"{r.range_name} {r.start_port}-{r.end_port}" for r in ranges)
         size = sum(r.size for r in ranges)
         return errors.RangeExhausted(
             f"{owner.name} has no free port left on {asked.hostname}/{asked.protocol}: all {size} of {spans} are held "
-            "or listened on. Release a service that is gone, extend the range, or name a shared range.",
+            "or listened on. Release a service that is gone, name a shared range, or have an admin extend the range.",
             project=owner.name,
             size=size,
             ranges=[r.range_name for r in ranges],
         )
+
+    def _free_near(self, ranges: Sequence[PortRange], asked: Wish, port: int) -> list[int]:
+        """The free ports that lie nearest to one that is taken, in its range."""
+        around = next((r for r in ranges if r.start_port <= port <= r.end_port), ranges[0])
+        held = PortAllocation.objects.held().filter(port_range=around, **asked.place)
+        seen = Listener.objects.filter(port__range=(around.start_port, around.end_port), **asked.place)
+        taken = {*held.values_list("port_number", flat=True), *seen.values_list("port", flat=True), port}
+        free = (p for p in range(around.start_port, around.end_port + 1) if p not in taken)
+        return sorted(nsmallest(MOST_NEAR, free, key=lambda p: abs(p - port)))
+
+    @staticmethod
+    def _said_free(free: list[int]) -> str:
+        if not free:
+            return "Its range is full: ask without a port."
+        are = "is" if len(free) == 1 else "are"
+        return f"{words.listed([str(p) for p in free])} {are} free near it: take one, or ask without a port."
 
     def _refuse_taken_hostname(self, name: str, but: PortAllocation | None = None) -> None:
         """The constraint has the last word; this look before the leap can name the holder."""
@@ -143,13 +186,14 @@ class Holding(Operations):
                 holder=self._name_of_holder(other),
             )
 
-    def _remember(self, socket: listeners.Socket) -> None:
+    def _remember(self, found: ListenerInTheWay) -> None:
         """Keep an unregistered listener that stood in the way, so that the allocator passes it by."""
+        socket = found.socket
         with transaction.atomic():
             Listener.objects.bulk_create(
                 [
                     Listener(
-                        hostname=words.LOCALHOST,
+                        hostname=found.hostname,
                         protocol=socket.protocol,
                         address=socket.address,
                         port=socket.port,

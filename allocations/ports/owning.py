@@ -98,7 +98,7 @@ class Owning(Operations):
             port_range__project=project
         )
         if count := held.count():
-            listed = ", ".join(f"{a.label} {a.address}" for a in held.select_related("project")[:MOST_LISTED])
+            listed = self._listed(list(held.select_related("project")[:MOST_LISTED]))
             raise errors.ProjectInUse(
                 f"{name} cannot be deleted: {count} {'port is' if count == 1 else 'ports are'} held in it ({listed}). "
                 "Release them first.",

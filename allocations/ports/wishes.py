@@ -27,6 +27,11 @@ class Wish:
     expires_at: datetime | None = None
     status: str = Status.ALLOCATED
 
+    @property
+    def place(self) -> dict[str, str]:
+        """Where it is to listen, as a filter."""
+        return {"hostname": self.hostname, "protocol": self.protocol}
+
 
 def wish(
     service: str | None,

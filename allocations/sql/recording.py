@@ -140,6 +140,7 @@ def forget_requests(before: datetime) -> None:
 
 
 def one_at_a_time(what: str) -> None:
-    """Wait until nobody else does the same, until the transaction ends."""
+    """Wait until nobody else does the same, until the transaction ends; longer than an audit's probes take."""
     with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '25s'")
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {what}",))

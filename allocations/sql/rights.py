@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
-
-if TYPE_CHECKING:
-    pass
 
 
 def name_actor(actor: str, source: str, *, is_agent: bool = False, token: UUID | None = None) -> None:
