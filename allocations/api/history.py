@@ -5,7 +5,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Query, Router
 
 from allocations import errors, exporters, payloads
-from allocations.models import Event, PortAllocation, PortHealthCheck, Project
+from allocations.models import Event, PortAllocation, PortHealthCheck
 
 from . import sent, shown
 from .answers import answers
@@ -22,10 +22,7 @@ def events(request: HttpRequest, query: Query[sent.EventsQuery]) -> HttpResponse
     caller = caller_of(request)
     rows = Event.objects.visible_to(caller).with_project_name()
     if query.project:
-        named = Project.objects.visible_to(caller).filter(name=query.project).first()
-        if named is None:
-            raise errors.UnknownProject(f"There is no project {query.project}.", field="project")
-        rows = rows.filter(project_id=named.pk)
+        rows = rows.filter(project_id=ports_of(request).project(query.project).pk)
     if query.subject:
         rows = rows.filter(subject_id=query.subject)
     return paged(request, rows, ("-id",), payloads.event, query)

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Query, Router
 
-from allocations import errors, payloads, words
+from allocations import errors, payloads
 from allocations.models import PortRange, Project
 
 from . import sent, shown
@@ -58,9 +58,7 @@ def add_project(
 @door()
 def project(request: HttpRequest, name: str) -> HttpResponse:
     """One project."""
-    found = Project.objects.visible_to(caller_of(request)).filter(name=words.project_name(name)).first()
-    if found is None:
-        raise errors.UnknownProject(f"There is no project {name}.", field="project")
+    found = ports_of(request).project(name)
     return versioned(payloads.project(found), found.version)
 
 
@@ -102,7 +100,7 @@ def list_ranges(request: HttpRequest, query: Query[sent.RangesQuery]) -> HttpRes
     caller = caller_of(request)
     rows = PortRange.objects.visible_to(caller).select_related("project")
     if query.project:
-        rows = rows.filter(project__name=query.project)
+        rows = rows.filter(project=ports_of(request).project(query.project))
     return paged(request, rows, ("start_port",), payloads.port_range, query)
 
 

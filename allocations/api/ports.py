@@ -87,7 +87,7 @@ def allocate(
 
 @router.post(
     "/ports/batch",
-    response=answers({200: shown.ManyAllocated, 201: shown.ManyAllocated}, *IDEMPOTENT, 403, 404, 409, body=True),
+    response=answers(dict.fromkeys((200, 201, 202), shown.ManyAllocated), *IDEMPOTENT, 403, 404, 409, body=True),
 )
 @door()
 def allocate_many(
@@ -95,12 +95,15 @@ def allocate_many(
     body: sent.AllocateMany,
     idempotency_key: IdempotencyKey = None,
 ) -> HttpResponse:
-    """Ports for up to 500 services of a project at once, all or none; errors name the place in services."""
+    """Ports for up to 500 services of a project at once, all or none; errors name the place in services. 202 where a
+    person has to approve some."""
 
     def do() -> tuple[Mapping[str, Any], int, str]:
         given = ports_of(request).allocate_many(body.project, _wishes(body.services), new=body.new)
         made = sum(a.created for a in given)
-        return {"allocations": [payloads.allocated(a) for a in given], "created": made}, 201 if made else 200, ""
+        pending = any(a.status == Status.PENDING for a in given)
+        status = 202 if pending else 201 if made else 200
+        return {"allocations": [payloads.allocated(a) for a in given], "created": made}, status, ""
 
     return once(request, idempotency_key, body, do)
 

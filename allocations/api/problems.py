@@ -97,13 +97,24 @@ def plain(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse
 
 
 class ProblemsMiddleware:
-    """Turns every error page below /api/ into a problem: an unknown address, a wrong method, a crash."""
+    """Turns every error page below /api/ into a problem: an unknown address, a wrong method, a crash. Answers HEAD, as
+    uptime monitors ask, as GET without the body (RFC 9110, 9.3.2)."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        response = self.get_response(request)
+        is_head = request.method == "HEAD" and request.path.startswith("/api/")
+        if is_head:
+            request.method = "GET"
+        response = self._problem_or(request, self.get_response(request))
+        if is_head and isinstance(response, HttpResponse):
+            response["Content-Length"] = str(len(response.content))
+            response.content = b""
+        return response
+
+    @staticmethod
+    def _problem_or(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         is_error = response.status_code >= HTTPStatus.BAD_REQUEST
         is_answer = response.get("Content-Type", "") in (CONTENT_TYPE, "application/json")
         if not request.path.startswith("/api/") or not is_error or is_answer:

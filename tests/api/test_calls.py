@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from allocations.models import Audit, PortAllocation
 from allocations.ports import PortManager
@@ -98,6 +100,30 @@ def test_list_filters_and_pages(viewer: Asking, ports: PortManager, vault: PortA
     assert seen == [FIRST, FIRST + 1, FIRST + 2, FIRST + 3, FIRST + 4, FIRST + 15, FIRST + 100]
 
 
+def test_what_has_expired_is_no_reservation_any_more(viewer: Asking, ports: PortManager) -> None:
+    ports.reserve("shop", FIRST + 15)
+    PortAllocation.objects.update(expires_at="2020-01-01T00:00:00Z")
+    assert viewer("GET", "/api/ports?status=reserved").json()["items"] == []
+
+
+@pytest.mark.parametrize("address", ["/api/ports", "/api/ranges", "/api/events"])
+def test_a_project_that_is_misspelt_is_told(of_shop: Asking, address: str) -> None:
+    """An empty list would say that it has nothing."""
+    assert of_shop("GET", f"{address}?project=shop").status_code == 200
+    for name in ("shpo", "bank"):
+        refused = of_shop("GET", f"{address}?project={name}")
+        assert (refused.status_code, refused.json()["code"]) == (404, "unknown_project")
+    assert "Did you mean shop?" in of_shop("GET", f"{address}?project=shpo").json()["detail"]
+
+
+@pytest.mark.parametrize("address", ["/api/ports", "/api/projects/shop", "/api/ports/audit", "/api/projects/nope"])
+def test_monitors_may_ask_by_head(viewer: Asking, address: str) -> None:
+    asked, got = viewer("HEAD", address), viewer("GET", address)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    assert asked["Content-Type"] == got["Content-Type"]
+    assert asked["Content-Length"] == str(len(got.content))
+
+
 def test_what_comes_meanwhile_does_not_shift_pages(viewer: Asking, ports: PortManager) -> None:
     for n in range(4):
         ports.allocate("shop", f"s{n}", port=FIRST + 2 * n)
@@ -177,17 +203,22 @@ def test_explain(viewer: Asking, web: PortAllocation) -> None:
 
 
 def test_reserve(operator: Asking) -> None:
+    soon = (timezone.now() + timedelta(days=9)).replace(microsecond=0)
     one = operator(
         "POST",
         "/api/reservations",
-        {"project": "shop", "port": FIRST + 5, "note": "soon", "expiresAt": "2027-01-31T18:00:00Z"},
+        {"project": "shop", "port": FIRST + 5, "note": "soon", "expiresAt": soon.isoformat().replace("+00:00", "Z")},
     )
     assert (one.status_code, one.json()["allocations"][0]["status"]) == (201, "reserved")
-    assert one.json()["allocations"][0]["expiresAt"] == "2027-01-31T18:00:00+00:00"
+    assert one.json()["allocations"][0]["expiresAt"] == soon.isoformat()
     block = operator("POST", "/api/reservations", {"project": "shop", "port": FIRST + 6, "lastPort": FIRST + 8})
     assert [a["port"] for a in block.json()["allocations"]] == [FIRST + 6, FIRST + 7, FIRST + 8]
     taken = operator("POST", "/api/reservations", {"project": "shop", "port": FIRST + 4, "lastPort": FIRST + 6})
     assert (taken.status_code, taken.json()["code"]) == (409, "port_taken")
+    named = operator("PATCH", one["Location"], {"service": "web"})
+    assert (named.status_code, named.json()["errors"][0]["field"]) == (400, "service")
+    later = (soon + timedelta(days=9)).isoformat()
+    assert operator("PATCH", one["Location"], {"expiresAt": later}).json()["expiresAt"] == later
     assert operator("DELETE", one["Location"]).json()["status"] == "released"
 
 
