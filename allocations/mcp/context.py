@@ -45,11 +45,11 @@ async def project(name: str) -> str:
 
 
 async def _read(look: object) -> str:
-    ports = asking.get()
+    who = asking.get()
 
     def run() -> str:
         try:
-            return look(ports)  # type: ignore[operator,no-any-return]
+            return look(who())  # type: ignore[operator,no-any-return]
         except NotFound as refusal:
             raise ResourceNotFoundError(refusal.sentence) from refusal
         except PortError as refusal:

@@ -35,7 +35,8 @@ async def mcp(request: HttpRequest) -> HttpResponse:
         return _problem(413, "The message is too large.")
     if caller is None:
         return _problem(401, "Send a token: Authorization: Bearer ptl_…", **{"WWW-Authenticate": "Bearer"})
-    asking.set(PortManager(actor=caller.name, source="mcp", caller=caller))
+    ports = PortManager(actor=caller.name, source="mcp", caller=caller)
+    asking.set(lambda: ports)
     return await _passed_on(request, body)
 
 

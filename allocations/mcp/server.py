@@ -31,8 +31,8 @@ INSTRUCTIONS = (
     "Never stop, kill or reconfigure a process that you did not start. "
     "On a conflict do what the answer names as the next step, and if it says that a person must decide, ask them."
 )
-# Who asks, for the tools of this request; over stdio, for all.
-asking: ContextVar[PortManager] = ContextVar("asking")
+# Finds who asks: over HTTP known by then, over stdio looked up for each call, because a token may be revoked meanwhile.
+asking: ContextVar[Callable[[], PortManager]] = ContextVar("asking")
 
 
 def in_database(function: Callable[..., T]) -> Callable[..., Any]:
@@ -65,10 +65,11 @@ async def answer(do: Callable[[PortManager], Mapping[str, Any]], *, cost: int = 
     Raises:
         ToolError: PortManager refused; its sentence is what the model reads.
     """
-    ports = asking.get()
+    who = asking.get()
 
     def run() -> Mapping[str, Any]:
         try:
+            ports = who()
             if cost:
                 kind = "change" if cost == 1 else "audit"
                 ports.count_request(kind, settings.PORTAL_RATE_LIMIT // cost)

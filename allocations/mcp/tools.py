@@ -1,7 +1,10 @@
 """The tools, by the names and parameters that spec section 7 promises."""
 # No deferred annotations: the SDK reads them to make the schemas.
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, Field, JsonValue, StrictInt
@@ -12,10 +15,10 @@ from allocations.ports import PortManager
 
 from .server import INSTRUCTIONS, PortalServer, answer, tighten
 
-MOST_LISTED, AUDIT_COST = 200, 10
+MOST_LISTED, MOST_METADATA, AUDIT_COST = 200, 2000, 10
 WAIT = (
     "In this project a person approves new ports. {port} is held for this service until {until:%Y-%m-%d %H:%M} UTC: do "
-    "not bind it yet; ask your user to approve it on Portal's dashboard, then call get-port again."
+    "not bind it yet; ask your user to approve it on Portal's dashboard, then {then}."
 )
 server = PortalServer("portal", title="Portal", instructions=INSTRUCTIONS, version="1", log_level="WARNING")
 
@@ -131,13 +134,16 @@ async def allocate_port(
     }
 
     def allocate(ports: PortManager) -> Any:
-        def do() -> Any:
-            return _given(ports.allocate(project_name, service_name, **wanted))
-
         if idempotency_key is None:
-            return do()
+            return _given(ports.allocate(project_name, service_name, **wanted), then="look for it with list-ports")
+
+        def do() -> Any:
+            return {"id": str(ports.allocate(project_name, service_name, **wanted).pk)}
+
         asked = {"tool": "allocate-port", "project": project_name, "service": service_name, **wanted}
-        return ports.once(idempotency_key, asked, do)[0]
+        made, _ = ports.once(idempotency_key, asked, do)
+        # As it is now: it may have been approved since, or released.
+        return _given(ports.held(UUID(made["id"])), then="repeat this call", created=True)
 
     return await answer(allocate, cost=1)
 
@@ -243,7 +249,16 @@ def _capped(value: Any, longest: int = 300) -> Any:
 
 
 def _whole(a: PortAllocation) -> dict[str, Any]:
-    return {name: _capped(value) for name, value in payloads.allocation(a).items()}
+    return _cut(payloads.allocation(a))
+
+
+def _cut(allocation: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: _capped(value) for name, value in allocation.items()}
+    if len(json.dumps(found["metadata"])) > MOST_METADATA:
+        found["metadata"] = {
+            "cut": f"more than {MOST_METADATA} characters: names are {', '.join(found['metadata'])}"[:300]
+        }
+    return found
 
 
 def short(a: PortAllocation) -> dict[str, Any]:
@@ -252,10 +267,11 @@ def short(a: PortAllocation) -> dict[str, Any]:
     return {name: _capped(whole[name], 120) for name in names}
 
 
-def _given(a: PortAllocation) -> dict[str, Any]:
-    found = {"success": True, "port": a.port_number, "created": bool(a.created), "allocation": _whole(a)}
+def _given(a: PortAllocation, then: str = "call get-port again", created: bool | None = None) -> dict[str, Any]:
+    is_new = bool(a.created) if created is None else created
+    found = {"success": True, "port": a.port_number, "created": is_new, "allocation": _whole(a)}
     if a.status == Status.PENDING:
-        found |= {"pending": True, "nextStep": WAIT.format(port=a.port_number, until=a.expires_at)}
+        found |= {"pending": True, "nextStep": WAIT.format(port=a.port_number, until=a.expires_at, then=then)}
     return found
 
 
@@ -277,7 +293,7 @@ def _explained(
     if told["listener"]:
         told["listener"] = {name: _capped(value, 80) for name, value in told["listener"].items()}
     if told["allocation"]:
-        told["allocation"] = {name: _capped(value) for name, value in told["allocation"].items()}
+        told["allocation"] = _cut(told["allocation"])
     return told
 
 

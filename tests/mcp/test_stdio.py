@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from typing import Any
+from uuid import UUID
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection
 
@@ -129,7 +131,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "text for a number": ("explain-port", {"port": "a"}, "port is wrong"),
     "name": ("get-port", {"projectName": "shop", "serviceName": "No Name"}, "is not a name"),
     "port": ("explain-port", {"port": 70000}, "is not a port"),
-    "taken": ("allocate-port", {**WEB, "port": FIRST}, f"is held by shop/first. {FIRST + 2} is free"),
+    "taken": ("allocate-port", {**WEB, "port": FIRST}, f"is held by shop/first. {FIRST + 2}, {FIRST + 3} and "),
     "outside": ("allocate-port", {**WEB, "port": FIRST + 105}, "It lies in bank of bank"),
     "unknown tool": ("get-prot", {}, "Did you mean get-port"),
     "unknown service": ("release-port", WEB, "holds no port"),
@@ -260,6 +262,54 @@ def test_a_port_in_use_by_a_real_listener_is_passed_over(ports: PortManager) -> 
 
     with socket.create_server(("127.0.0.1", FIRST)):
         assert over_stdio(use)["port"] == FIRST + 1
+
+
+def test_a_token_that_is_revoked_meanwhile_opens_nothing_more(ports: PortManager) -> None:
+    """A session over stdio may last for weeks."""
+    token, secret = ports.create_token("agent", role="operator")
+
+    async def use(client: Any) -> Any:
+        before = said(await client.call_tool("get-port", WEB))
+        await sync_to_async(ports.revoke_token)(token.pk)
+        return before, refused(await client.call_tool("get-port", WEB))
+
+    before, told = over_stdio(use, secret)
+    assert before["port"] == FIRST
+    assert "PORTAL_TOKEN is no valid token" in told
+
+
+def test_a_repeated_allocation_answers_with_what_has_become_of_it(ports: PortManager) -> None:
+    ports.update_project("shop", mode="ask")
+    token = ports.create_token("agent", role="operator")[1]
+
+    async def ask(client: Any) -> Any:
+        return await client.call_tool("allocate-port", {**WEB, "idempotencyKey": "deploy-1"})
+
+    asked = said(over_stdio(ask, token))
+    assert asked["pending"]
+    assert "then repeat this call" in asked["nextStep"]
+    ports.approve_request(UUID(asked["allocation"]["id"]))
+    approved = said(over_stdio(ask, token))
+    assert (approved["port"], "pending" in approved) == (asked["port"], False)
+    assert approved["allocation"]["status"] == "allocated"
+    ports.release("shop", "web")
+    assert "never changes. Allocate a new one." in refused(over_stdio(ask, token))
+    assert PortAllocation.objects.count() == 1
+
+
+def test_what_others_wrote_is_cut(ports: PortManager) -> None:
+    long = {"note": "x" * 3000, "more": 1}
+    ports.allocate("shop", "web", description="y" * 1500, metadata=long)
+
+    async def use(client: Any) -> Any:
+        return [
+            said(await client.call_tool("get-port", WEB))["allocation"],
+            said(await client.call_tool("explain-port", {"port": FIRST}))["allocation"],
+        ]
+
+    for found in over_stdio(use):
+        assert len(found["description"]) <= 300
+        assert found["metadata"] == {"cut": "more than 2000 characters: names are more, note"}
 
 
 def test_a_project_that_asks(ports: PortManager) -> None:

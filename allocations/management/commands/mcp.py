@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from django.core.management import CommandParser
+from django.db import connection
 
 from allocations.access import Caller, trusted
 from allocations.errors import NotPermitted
@@ -25,9 +26,20 @@ class Command(PortCommand):
         pass
 
     def handle(self, **options: Any) -> None:
-        token = os.environ.get("PORTAL_TOKEN", "").strip()
-        caller = Caller.of_token(token) if token else trusted(unix_user())
-        if caller is None:
-            raise NotPermitted("PORTAL_TOKEN is no valid token: make one with create_token, or leave it away.")
-        asking.set(PortManager(actor=caller.name, source="mcp", caller=caller))
+        who_asks()  # a bad token is told before a client says anything
+        connection.close()
+        asking.set(who_asks)
         server.run("stdio")
+
+
+def who_asks() -> PortManager:
+    """Whoever PORTAL_TOKEN belongs to now, or the shell.
+
+    Raises:
+        NotPermitted: it is no token, or none any more.
+    """
+    token = os.environ.get("PORTAL_TOKEN", "").strip()
+    caller = Caller.of_token(token) if token else trusted(unix_user())
+    if caller is None:
+        raise NotPermitted("PORTAL_TOKEN is no valid token: make one with create_token, or leave it away.")
+    return PortManager(actor=caller.name, source="mcp", caller=caller)
