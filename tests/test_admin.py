@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from allocations.models import Event, PortAllocation, PortRange, Project
+from allocations.models import Event, PortAllocation, PortRange, Project, UserLimit
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -240,6 +240,20 @@ class TestRights:
         assert operator.post(address("portallocation", "add"), data).status_code == 302
         assert operator.post(address("project", "add"), PROJECT).status_code == 403
         assert operator.post(address("portrange", "add"), RANGE).status_code == 403
+
+    def test_who_is_limited_reads_no_names_of_others(self, shop: PortRange) -> None:
+        make.port_range("secret", FIRST + 40, 5)
+        ports = make.manager()
+        ports.allocate("shop", "api")
+        ports.allocate("secret", "vault")
+        limited = client_of("admin")
+        UserLimit.objects.create(user=User.objects.get(username="admin-user")).projects.set([shop.project_id])
+        choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portallocation&field_name=project"
+        for page in (address("portallocation"), address("token", "add"), f"{choices}&term="):
+            shown = limited.get(page)
+            assert shown.status_code == 200
+            assert "shop" in shown.content.decode()
+            assert "secret" not in shown.content.decode(), page
 
     @pytest.mark.parametrize("model", MODELS)
     def test_nobody_and_people_outside_staff_are_sent_to_the_login(self, model: str) -> None:

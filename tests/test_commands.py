@@ -346,7 +346,7 @@ class TestExplain:
         assert "is held by shop/api; nothing was seen listening there." in out
 
     def test_what_listens_there(self, ports: PortManager, listener: socket.socket) -> None:
-        assert "but python" in run("explain", "20501")[0]
+        assert "no service holds it; python" in run("explain", "20501")[0]
 
     def test_json(self, ports: PortManager) -> None:
         shown = json.loads(run("explain", "20500", "--json")[0])

@@ -23,7 +23,7 @@ from .base import OperationAdmin, OperationForm, ports_of
 class TokenForm(OperationForm):
     role = forms.ChoiceField()
     projects = forms.ModelMultipleChoiceField(
-        Project.objects.all(), required=False, help_text="None chosen: all that its owner may see."
+        Project.objects.none(), required=False, help_text="None chosen: all that its owner may see."
     )
     expires_at = port_forms.ExpiryField(label="Expires", initial="90d", help_text="30d, or a date within a year.")
     # The token itself, for the one answer that shows it.
@@ -35,6 +35,7 @@ class TokenForm(OperationForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["projects"].queryset = Project.objects.visible_to(self.ports.caller)  # type: ignore[attr-defined]
         self.fields["role"].choices = port_forms.token_roles(self.ports.caller)  # type: ignore[attr-defined]
         self.fields["user"].help_text = "Its owner, whose rights it can never exceed. Empty: you."
 

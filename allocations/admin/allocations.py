@@ -15,7 +15,7 @@ from allocations import listeners
 from allocations.errors import PortError
 from allocations.models import PortAllocation
 
-from .base import OperationAdmin, OperationForm, ports_of
+from .base import OperationAdmin, OperationForm, VisibleProjects, ports_of
 
 
 class AllocationForm(OperationForm):
@@ -72,7 +72,7 @@ class PortAllocationAdmin(OperationAdmin):
         *("port_number", "protocol", "hostname", "project", "service_name", "instance"),
         *("status", "health", "last_used_at", "port_range", "service_type"),
     )
-    list_filter = ("status", "health", "protocol", "project", "hostname")
+    list_filter = ("status", "health", "protocol", ("project", VisibleProjects), "hostname")
     search_fields = ("=port_number", "service_name", "project__name", "hostname", "cloudflare_hostname", "description")
     list_select_related = ("project", "port_range")
     autocomplete_fields = ("project",)

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 
 from allocations.access import Caller
 from allocations.errors import PortError
+from allocations.models import Project
 from allocations.ports import PortManager
 
 
@@ -18,6 +19,14 @@ def ports_of(request: HttpRequest) -> PortManager:
     """The manager in the name of who is logged in."""
     caller = Caller.of_user(request.user)
     return PortManager(actor=caller.name, source="admin", caller=caller)
+
+
+class VisibleProjects(admin.RelatedFieldListFilter):
+    """Filters by a project; who is limited to some reads of no other."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        visible = Project.objects.visible_to(Caller.of_user(request.user)).order_by("name")
+        return [(str(project.pk), project.name) for project in visible]
 
 
 class OperationForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -102,7 +102,7 @@ def approve(request: HttpRequest, pk: UUID) -> HttpResponseBase:
 @door("POST", role=Role.OPERATOR, doing="refuse requests")
 def refuse(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Give the port of a request back."""
-    gone = ports_of(request).release_allocation(pk)
+    gone = ports_of(request).refuse_request(pk)
     return done(request, f"Refused: {gone.address} is free again.", reverse("project", args=[gone.project.name]))
 
 

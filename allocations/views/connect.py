@@ -35,11 +35,21 @@ def connect(request: HttpRequest) -> HttpResponseBase:
     made = None
     if request.method == "POST":
         made = form.attempt(
-            lambda project: ports_of(request).create_token(f"agent of {project}", role="operator", projects=[project])
+            lambda project: ports_of(request).create_token(
+                f"agent of {project}"[:100], role="operator", projects=[project]
+            )
         )
     token = made[1] if made else PLACEHOLDER
-    context = {"form": form, "made": made, "snippets": _snippets(request, token), "guide": GUIDE}
+    context = {
+        **{"form": form, "made": made, "snippets": _snippets(request, token), "guide": GUIDE},
+        "is_database_here_alone": _is_here_alone("DATABASE_URL"),
+    }
     return page(request, "allocations/connect.html", "connect", context, form.status if form.errors else 200)
+
+
+def _is_here_alone(name: str) -> bool:
+    """Whether this server has a variable from elsewhere than `.env`: an agent starts manage.py without it."""
+    return bool(os.environ.get(name)) and name not in settings.ENV_FILE_NAMES
 
 
 def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
@@ -47,7 +57,7 @@ def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
     bearer = {"Authorization": f"Bearer {token}"}
     over_http = {"type": "http", "url": url, "headers": bearer}
     variables = {"PORTAL_TOKEN": token}
-    if "PORTAL_HOME" in os.environ:  # an agent starts manage.py without the environment of this server
+    if _is_here_alone("PORTAL_HOME"):
         variables["PORTAL_HOME"] = str(settings.PORTAL_HOME)
     over_stdio = {"command": manage, "args": ["mcp"], "env": variables}
 

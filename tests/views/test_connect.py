@@ -35,6 +35,30 @@ def test_before_there_is_a_token(operator: Client, ports: PortManager) -> None:
     assert "shop" in text(page)
 
 
+@pytest.mark.parametrize(
+    ("database", "in_file", "told"),
+    [("", False, False), ("postgres://x@db/portal", False, True), ("postgres://x@db/portal", True, False)],
+)
+def test_where_stdio_needs_more_it_is_said(
+    operator: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    database: str,
+    in_file: bool,
+    told: bool,
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setattr(settings, "ENV_FILE_NAMES", {"DATABASE_URL"} if in_file else set())
+    shown = operator.get("/connect").content.decode()
+    assert ("<code>DATABASE_URL</code>" in shown) is told
+    assert "postgres://" not in shown
+
+
+def test_a_long_name_is_no_obstacle(operator: Client, ports: PortManager) -> None:
+    long = "p" * 255
+    ports.add_project(long, size=20, start=20600)
+    assert TOKEN.search(operator.post("/connect", {"project": long}, headers=HTMX).content.decode())
+
+
 def test_the_token_stands_in_every_line_this_once(operator: Client, ports: PortManager) -> None:
     ports.add_project("bank", size=20, start=20600)
     shown = operator.post("/connect", {"project": "shop"}, headers=HTMX).content.decode()

@@ -115,7 +115,7 @@ def test_allocate_answers_htmx_with_the_project_as_it_is_now(operator: Client, p
 REFUSED = [
     ({"service_name": ""}, 422, "This field is required."),
     ({"service_name": "Bad Name"}, 422, 'service "Bad Name" is not a name'),
-    ({"service_name": "api", "port": "20500"}, 409, "20500/tcp on localhost is held by shop/web. 20501 is free"),
+    ({"service_name": "api", "port": "20500"}, 409, "held by shop/web. 20501, 20502 and 20503 are free near it"),
     ({"service_name": "api", "port": "80"}, 422, "Port 80 lies outside the ranges of shop"),
     ({"service_name": "api", "port": "٣"}, 422, "is not a whole number"),
     ({"service_name": "api", "port": "99999"}, 422, "ports are 1 to 65535"),
