@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from .probes import Probe
 
 KERNEL, CONNECT = "kernel", "connect"
 NOT_RUNNING = "not running"
+# The metadata that says where a service listened before it was given another port; an import run again knows it by it.
+IMPORTED_FROM = "importedFrom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Finding:
     reason: str
     response_time_ms: int | None = None
     socket: Socket | None = None
+    listens_on: int | None = None  # another port than the one it was given
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -39,7 +42,16 @@ class Finding:
         seen: dict[str, Any] = {"reason": self.reason}
         if self.socket is not None:
             seen |= {"address": self.socket.address, "process": self.socket.process, "pid": self.socket.pid}
+        if self.listens_on is not None:
+            seen["listensOn"] = self.listens_on
         return seen
+
+    @property
+    def said_drift(self) -> str:
+        """That the service listens on another port than its own, as a sentence; empty where it does not."""
+        if self.listens_on is None:
+            return ""
+        return f"{self.allocation.label} was given {self.allocation.address} and listens on {self.listens_on}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +65,6 @@ class Unallocated:
     pid: int | None
     project: str
     project_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A service that listens on another port than the one it was given."""
-
-    allocation: PortAllocation
-    listens_on: int
-    socket: Socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,6 @@ class AuditReport:
 
     findings: list[Finding]
     unallocated: list[Unallocated]
-    drift: list[Drift]
     # Every socket of this host that was seen, for the record; None: this host was not looked at.
     sockets: Sequence[Socket] | None = None
     started_at: datetime = field(default_factory=timezone.now)
@@ -114,6 +116,11 @@ class AuditReport:
     def conflicts(self) -> list[Finding]:
         """Allocations that do not run, and those whose port something else holds."""
         return [f for f in self.findings if f.status in (Health.DOWN, Health.CONFLICT)]
+
+    @property
+    def drift(self) -> list[Finding]:
+        """Services that listen on another port than the one they were given."""
+        return [f for f in self.findings if f.listens_on is not None]
 
     @property
     def is_healthy(self) -> bool:
@@ -183,9 +190,8 @@ def compare(
     findings.sort(key=lambda f: (f.allocation.port_number, f.allocation.hostname, f.allocation.protocol))
     strays = [found for key, found in at.items() if key not in covered]
     return AuditReport(
-        findings=findings,
+        findings=_with_drift(findings, strays, environment),
         unallocated=_unallocated(strays, list(ranges)),
-        drift=_drift(findings, strays, environment),
         sockets=sockets,
     )
 
@@ -236,10 +242,14 @@ def _unallocated(strays: Iterable[Sequence[Socket]], ranges: list[PortRange]) ->
     return sorted(found, key=lambda u: (u.port, u.protocol))
 
 
-def _drift(findings: Iterable[Finding], strays: Iterable[Sequence[Socket]], environment: Environment) -> list[Drift]:
-    """Services that are down on their port while a process that was given that port listens on a stray one.
+def _with_drift(
+    findings: Sequence[Finding], strays: Iterable[Sequence[Socket]], environment: Environment
+) -> list[Finding]:
+    """The findings; those of services that are down on their port while they listen on a stray one say on which.
 
-    Frameworks move on to the next number by themselves; what gives them away is the PORT they were started with.
+    Frameworks move on to the next number by themselves, and what gives them away is the PORT they were started with. A
+    service that was imported from another port, and was never seen on its own, listens on the old one until somebody
+    reconfigures it.
     """
     down = {
         (f.allocation.protocol, f.allocation.port_number): f.allocation
@@ -247,13 +257,23 @@ def _drift(findings: Iterable[Finding], strays: Iterable[Sequence[Socket]], envi
         if f.status == Health.DOWN and f.check_type == KERNEL
     }
     if not down:
-        return []
-    found = []
-    for sockets in strays:
-        for socket in sockets:
-            given = environment(socket.pid).get("PORT", "") if socket.pid is not None else ""
-            allocation = down.get((socket.protocol, int(given))) if given.isascii() and given.isdigit() else None
-            if allocation is not None:
-                found.append(Drift(allocation, socket.port, socket))
-                break
-    return sorted(found, key=lambda d: d.allocation.port_number)
+        return list(findings)
+    imported = {
+        (a.protocol, a.metadata.get(IMPORTED_FROM)): a
+        for a in down.values()
+        if a.last_used_at is None and isinstance(a.metadata.get(IMPORTED_FROM), int)
+    }
+    elsewhere: dict[UUID, Socket] = {}
+    for socket in (socket for sockets in strays for socket in sockets):
+        given = environment(socket.pid).get("PORT", "") if socket.pid is not None else ""
+        allocation = down.get((socket.protocol, int(given))) if given.isascii() and given.isdigit() else None
+        allocation = allocation or imported.get((socket.protocol, socket.port))
+        if allocation is not None:
+            elsewhere.setdefault(allocation.pk, socket)
+    return [_drifted(f, elsewhere.get(f.allocation.pk)) for f in findings]
+
+
+def _drifted(finding: Finding, socket: Socket | None) -> Finding:
+    if socket is None:
+        return finding
+    return replace(finding, reason=f"listens on {socket.port}", socket=socket, listens_on=socket.port)

@@ -114,7 +114,20 @@ class TestDrift:
         ports.allocate("shop", "api")
         with process(FIRST + 1, PORT=str(FIRST)):
             (drift,) = ports.audit().drift
+            shared = ports.shared_audit()
         assert (drift.allocation.label, drift.listens_on) == ("shop/api", FIRST + 1)
+        assert drift.said_drift == f"shop/api was given {FIRST}/tcp and listens on {FIRST + 1}."
+        assert [f.said_drift for f in shared.drift] == [drift.said_drift]
+        assert shared.payload()["conflicts"] == [{"port": FIRST, "expected": "shop/api", "actual": "not running"}]
+        assert PortHealthCheck.objects.latest("checked_at").evidence["listensOn"] == FIRST + 1
+
+    def test_a_service_that_was_imported_from_there_and_not_reconfigured_yet(self, ports: PortManager) -> None:
+        moved = ports.allocate("shop", "api", metadata={"importedFrom": FIRST + 30})
+        with process(FIRST + 30):
+            assert [f.listens_on for f in ports.audit().drift] == [FIRST + 30]
+            with process(moved.port_number):
+                assert ports.audit().drift == []
+            assert ports.audit().drift == []  # it has been seen on its own: what listens on the old one is another
 
     def test_a_service_that_runs_does_not_drift(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")

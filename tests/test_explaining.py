@@ -87,6 +87,17 @@ def test_outside_every_range(ports: PortManager) -> None:
     assert "Add a range for it" in ports.explain(FIRST + 31).next_step
 
 
+def test_the_old_port_of_a_service_that_was_moved(ports: PortManager) -> None:
+    ports.allocate("shop", "web", metadata={"importedFrom": FIRST + 30})
+    moved = ports.explain(FIRST + 30)
+    assert f"is the old port of shop/web, which has {FIRST} now" in moved.sentence
+    assert f"If you run shop/web, start it on {FIRST}." in moved.next_step
+    assert "is the old port" not in limited("bank").explain(FIRST + 30).sentence
+    assert "is the old port" not in ports.explain(FIRST + 30, protocol="udp").sentence
+    ports.allocate("bank", "vault", metadata={"importedFrom": FIRST})
+    assert "is held by shop/web" in ports.explain(FIRST).sentence  # who holds it comes first
+
+
 def test_what_one_may_not_see_is_another_projects(ports: PortManager) -> None:
     ports.allocate("bank", "vault")
     ann = limited("shop")

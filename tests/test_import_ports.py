@@ -130,6 +130,17 @@ class TestCommand:
         assert status == 0
         assert "lsof: 0 imported, 0 moved, 6 already there, 0 left out." in out
 
+    def test_the_moves_are_listed_again_the_second_time(self, ports: PortManager) -> None:
+        """Who lost the list has it again, until the services listen where they should."""
+        moves = [run("import_ports", str(DATA / "services.json"))[0] for _ in range(2)]
+        for out in moves:
+            assert "8080  →  3100  tcp       consilio/legacy" in out
+        assert "0 moved" in moves[1]
+
+    def test_one_line_passed_over_is_one(self, ports: PortManager) -> None:
+        lines = run("import_ports", str(DATA / "ss_header.txt"))[1]
+        assert "1 line is passed over: headings and connections, no listeners." in lines
+
     def test_some_left_out_is_2(self, ports: PortManager) -> None:
         out, _, status = run("import_ports", str(DATA / "lsof.txt"))
         assert status == 2

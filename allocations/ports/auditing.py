@@ -117,7 +117,14 @@ class Auditing(Operations):
         )
         order = ("port_allocation__port_number", "port_allocation__hostname", "port_allocation__protocol")
         findings = [
-            Finding(c.port_allocation, c.status, c.check_type, c.evidence.get("reason", ""), c.response_time_ms)
+            Finding(
+                c.port_allocation,
+                c.status,
+                c.check_type,
+                c.evidence.get("reason", ""),
+                c.response_time_ms,
+                listens_on=c.evidence.get("listensOn"),
+            )
             for c in checks.order_by(*order)
         ]
         unallocated = {
@@ -129,7 +136,6 @@ class Auditing(Operations):
         return AuditReport(
             findings=findings,
             unallocated=list(unallocated.values()),
-            drift=[],
             started_at=audit.started_at,
             finished_at=audit.finished_at,
             id=audit.pk,

@@ -67,8 +67,15 @@ class Explaining(Operations):
         shown = socket if is_known and visible else None
 
         where, seen = f"{number}/{proto} on {host}", self._said_seen(shown, listens)
+        moved = self._moved_from(number, host, proto) if held is None else None
         if held is not None:
             sentence, step = self._of_holder(held, asker, listens, visible)
+        elif moved is not None:
+            sentence = f"is the old port of {moved.label}, which has {moved.port_number} now"
+            step = (
+                f"If you run {moved.label}, start it on {moved.port_number}. "
+                "Otherwise ask Portal for a port of your own."
+            )
         elif around is None:
             sentence = "lies in no range"
             step = (
@@ -131,6 +138,11 @@ class Explaining(Operations):
                 "instance."
             )
         return f"It is your own project's, for {held.service_name}: use it, and do not allocate another."
+
+    def _moved_from(self, port: int, host: str, protocol: str) -> PortAllocation | None:
+        """Whose port it was before an import gave the service another one."""
+        imported = PortAllocation.objects.visible_to(self.caller).held().filter(metadata__importedFrom=port)
+        return imported.filter(hostname=host, protocol=protocol).select_related("project").first()
 
     @staticmethod
     def _in_range(around: PortRange, port: int, listens: bool) -> tuple[str, str]:

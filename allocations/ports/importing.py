@@ -10,6 +10,7 @@ from django.db import transaction
 
 from allocations import words
 from allocations.access import Role
+from allocations.audit import IMPORTED_FROM
 from allocations.errors import InvalidValue, PortError, UnknownProject
 from allocations.importers import Reading, Row, Skipped
 from allocations.models import PortAllocation, PortRange, Project
@@ -17,9 +18,6 @@ from allocations.models import PortAllocation, PortRange, Project
 from .allocating import Allocating
 from .base import operation
 from .wishes import wish
-
-# Where a service listened before it was given another port: that is how the same import, run again, knows it.
-IMPORTED_FROM = "importedFrom"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,8 @@ class Importing(Allocating):
         )
         known = self._known(row, owner, asked.service or "", asked.hostname, asked.protocol)
         if known is not None:
-            report.already.append(Imported(row.line, known))
+            is_moved = row.port is not None and row.port != known.port_number
+            report.already.append(Imported(row.line, known, old=row.port if is_moved else None))
             return
         wanted = {
             "service_type": asked.service_type,

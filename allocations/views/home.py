@@ -15,6 +15,7 @@ from allocations.pages import caller_of, done, door, page, paged, ports_of, want
 
 CARDS_PER_PAGE = 60
 MOST_FOUND = 20
+MOST_TOLD = 3
 
 
 @door()
@@ -56,8 +57,9 @@ def _totals(request: HttpRequest) -> dict[str, object]:
 @door("POST", doing="audit")
 def audit_now(request: HttpRequest) -> HttpResponseBase:
     """Audit, and show home as it is now."""
-    summary = ports_of(request).audit().summary
-    sentence = f"Audited: {summary.in_use} of {summary.allocated} services listen."
+    report = ports_of(request).audit()
+    counted = f"Audited: {report.summary.in_use} of {report.summary.allocated} services listen."
+    sentence = " ".join([counted, *(finding.said_drift for finding in report.drift[:MOST_TOLD])])
     if not wants_fragment(request):
         return done(request, sentence, reverse("home"))
     messages.success(request, sentence)

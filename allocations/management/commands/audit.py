@@ -91,9 +91,7 @@ class Command(PortCommand):
         if rows:
             self.table(("Port", "Protocol", "Host", "Service", "State", "Seen"), rows, numbers=(0,))
         for drift in report.drift:
-            self.print(
-                f"{drift.allocation.label} was given {drift.allocation.address} and listens on {drift.listens_on}."
-            )
+            self.print(drift.said_drift)
         for stray in report.unallocated:
             who = (stray.process or "an unknown process") + (f" (pid {stray.pid})" if stray.pid else "")
             self.print(f"{stray.port}/{stray.protocol} in {stray.project}: {who} listens, and no service holds it.")

@@ -55,9 +55,10 @@ class Command(PortCommand):
         if report.imported:
             self.print("Imported")
             self.table(("Port", "Protocol", "Service"), [_columns(i) for i in report.imported], numbers=(0,))
-        if report.moved:
+        moves = report.moved + [i for i in report.already if i.old is not None]  # of an earlier run: its list is lost
+        if moves:
             self.print("Moves: update the configuration of these services")
-            rows = [(i.old, "→", *_columns(i)) for i in report.moved]
+            rows = [(i.old, "→", *_columns(i)) for i in moves]
             self.table(("Old", "", "New", "Protocol", "Service"), rows, numbers=(0, 2))
         if report.left_out:
             self.print("Left out")
@@ -69,7 +70,8 @@ class Command(PortCommand):
             f"{len(report.already)} already there, {len(report.left_out)} left out."
         )
         if report.passed_over:
-            self.say(f"{report.passed_over} lines are no listeners (headings, connections).")
+            lines = "line is" if report.passed_over == 1 else "lines are"
+            self.say(f"{report.passed_over} {lines} passed over: headings and connections, no listeners.")
 
 
 def _columns(imported: Imported) -> tuple[object, ...]:
