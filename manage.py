@@ -15,6 +15,8 @@ def main() -> None:
     if find_spec("django") is None and VENV.exists() and sys.executable != str(VENV):
         # ./manage.py from a shell or cron: use what `make` installed.
         os.execv(VENV, [str(VENV), *sys.argv])  # noqa: S606 no shell is meant
+    if find_spec("django") is None:
+        sys.exit("Portal is not installed here yet: `make up` does that.")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
     from django.db import OperationalError

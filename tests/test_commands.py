@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command, get_commands, loa
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager
+from portal.embedded.server import Server
 
 pytestmark = pytest.mark.django_db
 
@@ -44,6 +45,14 @@ def listener() -> Iterator[socket.socket]:
     """A real socket on shop's second port."""
     with socket.create_server(("127.0.0.1", 20501)) as found:
         yield found
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PORTAL_HOME of this test alone, in which a Portal was set up."""
+    Server(tmp_path).data.mkdir()
+    monkeypatch.setattr(settings, "PORTAL_HOME", tmp_path)
+    return tmp_path
 
 
 def ours() -> list[str]:
@@ -312,27 +321,27 @@ class TestAudit:
         assert json.loads(out)["code"] == "unknown_project"
         assert "nope" in err
 
-    def test_restart_starts_what_is_down(
-        self, ports: PortManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_service_that_listens_elsewhere_is_told(self, ports: PortManager, listener: socket.socket) -> None:
+        ports.allocate("shop", "api", metadata={"importedFrom": 20501})
+        out = run("audit")[0]
+        assert "shop/api  not running  listens on 20501" in out
+        assert "shop/api was given 20500/tcp and listens on 20501." in out
+
+    def test_restart_starts_what_is_down(self, ports: PortManager, home: Path) -> None:
         ports.allocate("shop", "api")
-        started = tmp_path / "started"
+        started = home / "started"
         serve = f"import pathlib, socket, time; pathlib.Path({str(started)!r}).touch()"
-        (tmp_path / "restart.toml").write_text(f"[services]\n'shop/api' = ['{sys.executable}', '-c', \"{serve}\"]\n")
-        (tmp_path / "restart.toml").chmod(0o600)
-        monkeypatch.setattr(settings, "PORTAL_HOME", tmp_path)
+        (home / "restart.toml").write_text(f"[services]\n'shop/api' = ['{sys.executable}', '-c', \"{serve}\"]\n")
+        (home / "restart.toml").chmod(0o600)
         _, err, status = run("audit", "--restart")
         assert started.exists()
         assert "shop/api: restarted" in err
         assert status == 1  # the program ended again: the second look says so
 
-    def test_restart_refuses_a_file_that_others_may_write(
-        self, ports: PortManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_restart_refuses_a_file_that_others_may_write(self, ports: PortManager, home: Path) -> None:
         ports.allocate("shop", "api")
-        (tmp_path / "restart.toml").write_text("[services]\n")
-        (tmp_path / "restart.toml").chmod(0o666)
-        monkeypatch.setattr(settings, "PORTAL_HOME", tmp_path)
+        (home / "restart.toml").write_text("[services]\n")
+        (home / "restart.toml").chmod(0o666)
         _, err, status = run("audit", "--restart")
         assert status == 2
         assert "can be changed by others" in err
@@ -368,6 +377,9 @@ class TestPrune:
         PortHealthCheck.objects.update(checked_at="2020-01-01T00:00Z")
         assert run("prune", "--checks", "30d")[0] == "Deleted 1 check.\n"
 
+    def test_quiet_says_nothing(self, ports: PortManager) -> None:
+        assert run("prune", "--quiet") == ("", "", 0)
+
     @pytest.mark.parametrize("age", ["", "30", "-1d", "0d", "soon"])
     def test_nonsense_deletes_nothing(self, ports: PortManager, age: str) -> None:
         assert run("prune", "--checks", age)[2] == 1
@@ -382,6 +394,46 @@ def test_a_usage_error_is_status_2_and_prints_nothing() -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert "usage:" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("words", "status"), [(["list_ports"], 1), (["allocate", "a", "b"], 1), (["audit"], 2)])
+def test_where_no_portal_is_a_command_makes_none(checkout: Path, words: list[str], status: int) -> None:
+    """A shell or cron that looks in the wrong place would be given a new, empty registry."""
+    (checkout / ".portal").mkdir()
+    done = subprocess.run(
+        [sys.executable, "manage.py", *words],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env={"PATH": "/usr/bin:/bin", "PORTAL_HOME": str(checkout / "elsewhere")},
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert f"There is no Portal in {checkout / 'elsewhere'}: run `make up`" in done.stderr
+    assert f"There is one in {checkout / '.portal'}: PORTAL_HOME={checkout / '.portal'}." in done.stderr
+    assert not Server(checkout / "elsewhere").data.exists()
+
+
+def test_without_its_packages_manage_py_says_what_installs_them(checkout: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "manage.py", "list_ports"], capture_output=True, text=True, cwd=checkout
+    )
+    assert (done.returncode, done.stderr) == (1, "Portal is not installed here yet: `make up` does that.\n")
+
+
+def test_work_in_a_pipe_prints_nothing_of_its_progress() -> None:
+    """Cron sends a mail for an empty line."""
+    work = (
+        "import django; django.setup(); from allocations.management.command import PortCommand\n"
+        "with PortCommand().working('Auditing'): pass"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", work],
+        capture_output=True,
+        text=True,
+        cwd=settings.BASE_DIR,
+        env={"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "tests.settings"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_database_that_is_gone_is_one_line() -> None:

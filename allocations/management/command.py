@@ -11,8 +11,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, CommandParser
 from django.db import Error as DatabaseFault
@@ -26,6 +28,7 @@ from rich.table import Table
 from allocations.errors import PortError, Unavailable
 from allocations.ports import PortManager
 from allocations.ports.refusals import refusal_of
+from portal.embedded.server import Server
 
 REFUSED, INTERRUPTED = 1, 130
 
@@ -47,6 +50,8 @@ class PortCommand(RichCommand):
 
     example = ""
     refused = REFUSED
+    # Whether it may begin where no Portal is yet.
+    sets_up = False
     # The registry's commands need no check of pages and admin before they may run.
     requires_system_checks: tuple[str, ...] = ()
     # They work, but are Django's, not Portal's: --help tells of Portal.
@@ -68,6 +73,7 @@ class PortCommand(RichCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
+            self._refuse_nowhere()
             return super().execute(*args, **options)
         except (PortError, DatabaseFault, ImproperlyConfigured) as error:
             refusal = self._refusal(error)
@@ -80,6 +86,23 @@ class PortCommand(RichCommand):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._end("", 0)
         return None
+
+    def _refuse_nowhere(self) -> None:
+        """A shell that looks in the wrong place is told so, instead of being given a new, empty Portal there."""
+        home = settings.PORTAL_HOME
+        if self.sets_up or not settings.EMBEDDED_DATABASE:
+            return
+        try:
+            if Server(home).data.exists():
+                return
+        except PermissionError:  # somebody else's: the first connection says so
+            return
+        others = [path for path in (settings.BASE_DIR / ".portal", Path("/var/lib/portal")) if path.exists()]
+        there = "".join(f" There is one in {path}: PORTAL_HOME={path}." for path in others if path != home)
+        raise Unavailable(
+            f"There is no Portal in {home}: run `make up` to set one up there, or set PORTAL_HOME to where yours is, "
+            f"in the environment or in .env.{there}"
+        )
 
     def on_refusal(self, refusal: PortError, **options: Any) -> int:
         """The exit status for a refusal; a command that promises JSON prints it here."""
@@ -151,9 +174,11 @@ class PortCommand(RichCommand):
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """A moving bar on standard error while something takes its time; in a pipe or under cron, nothing."""
-        with Progress(
-            TextColumn(what), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True
-        ) as progress:
+        errors = Console(stderr=True)
+        if not errors.is_terminal:  # Progress would leave an empty line, and cron sends a mail for less
+            yield
+            return
+        with Progress(TextColumn(what), BarColumn(), TimeElapsedColumn(), console=errors, transient=True) as progress:
             progress.add_task(what, total=None)
             yield
 

@@ -18,7 +18,8 @@ class Command(PortCommand):
         parser.add_argument(
             "--checks", metavar="AGE", help="older than this: 12h, 30d, 8w (default: PORTAL_CHECK_RETENTION_DAYS)"
         )
-        parser.add_argument("--json", action="store_true")
+        parser.add_argument("--json", action="store_true", help="print the number as JSON")
+        parser.add_argument("--quiet", action="store_true", help="print nothing")
 
     def handle(self, **options: Any) -> None:
         age = timedelta(days=settings.PORTAL_CHECK_RETENTION_DAYS)
@@ -28,5 +29,5 @@ class Command(PortCommand):
             deleted = self.ports.prune(checks=age)
         if options["json"]:
             self.json({"success": True, "deletedChecks": deleted})
-        else:
+        elif not options["quiet"]:
             self.print(f"Deleted {deleted} {'check' if deleted == 1 else 'checks'}.")

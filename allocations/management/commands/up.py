@@ -27,6 +27,7 @@ class Command(PortCommand):
         "Set up the database, seed the projects, and serve the dashboard until Ctrl-C. On an installation without "
         "users it makes `admin` and prints its password once."
     )
+    sets_up = True
     example = "PORTAL_HOME=~/second PORTAL_PORT=3001 manage.py up"
 
     def add_arguments(self, parser: CommandParser) -> None:
