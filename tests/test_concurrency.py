@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,7 @@ def naive_tables() -> Iterator[None]:
         cursor.execute("DROP TABLE naive_ports, naive_range")
 
 
-def naive_rows(question: str) -> list[Any]:
+def rows_of(question: str) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(question)
         return cursor.fetchall()
@@ -96,7 +97,7 @@ class TestOneService:
 
     def test_the_naive_makes_more(self, naive_tables: None) -> None:
         race([[["naive_get_or_allocate", FIRST, "api"]] for _ in range(16)])
-        assert len(naive_rows("SELECT port FROM naive_ports")) > 1
+        assert len(rows_of("SELECT port FROM naive_ports")) > 1
 
 
 class TestShrinkAgainstAllocate:
@@ -146,7 +147,17 @@ def test_a_client_killed_before_its_commit_leaves_its_port_free() -> None:
     make.port_range("shop", FIRST, 10)
     answers = race([[["hold_and_die", "shop", "api"]]])
     assert answers == [{"taken": FIRST}]
+    _wait_for_the_end_of_the_dead()
     assert make.manager().allocate("shop", "next").port_number == FIRST
+
+
+def _wait_for_the_end_of_the_dead() -> None:
+    """PostgreSQL takes a moment to notice that a client is gone, and until then its transaction stands."""
+    question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+    deadline = time.monotonic() + 20
+    while rows_of(question) != [(0,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_allocators_of_one_range_do_not_wait_for_each_others_commit() -> None:

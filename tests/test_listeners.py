@@ -27,13 +27,16 @@ def open_socket() -> Iterator[Open]:
         def open_socket(address: str, protocol: str = "tcp", port: int = 0, v6only: bool = True) -> socket.socket:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-            found = stack.enter_context(socket.socket(family, kind))
-            if family == socket.AF_INET6:
-                found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-            found.bind((address, port))
-            if protocol == "tcp":
-                found.listen()
-            return found
+            while True:
+                found = stack.enter_context(socket.socket(family, kind))
+                if family == socket.AF_INET6:
+                    found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+                found.bind((address, port))
+                if protocol == "tcp":
+                    found.listen()
+                # The kernel may choose a port on which another program listens at another address.
+                if port or len(listening(port_of(found), port_of(found), protocol, owners=False)) == 1:
+                    return found
 
         yield open_socket
 
