@@ -25,13 +25,17 @@ SELECT k.project, k.range, k.first + :offset, 's' || :client_id || '-' || :i FRO
 """
 
 
+def make_room() -> None:
+    """Nothing is held, and ranges with a history, which stay, are as small as can be, below 4000."""
+    sql("UPDATE port_allocations SET status = 'released' WHERE status <> 'released'")
+    for n, (pk,) in enumerate(sql("SELECT id FROM port_ranges ORDER BY start_port"), start=1):
+        sql("UPDATE port_ranges SET start_port = %s, end_port = %s WHERE id = %s", n, n, pk)
+
+
 def ranges(count: int, size: int, held: int) -> None:
     """So many projects with a range each, of which the first ports are held."""
     sql("DROP TABLE IF EXISTS bench_keys")
-    sql("UPDATE port_allocations SET status = 'released' WHERE status <> 'released'")
-    # Ranges with a history stay; they are moved out of the way by making each as small as can be.
-    for n, (pk,) in enumerate(sql("SELECT id FROM port_ranges ORDER BY start_port"), start=1):
-        sql("UPDATE port_ranges SET start_port = %s, end_port = %s WHERE id = %s", n, n, pk)
+    make_room()
     tag = f"bench{next(RUNS)}"
     sql("INSERT INTO projects (name) SELECT %s || '-' || g FROM generate_series(1, %s) g", tag, count)
     sql(
@@ -53,10 +57,16 @@ def ranges(count: int, size: int, held: int) -> None:
     )
 
 
+CLEAN = (
+    "UPDATE port_allocations SET status = 'released' WHERE status <> 'released' AND service_name LIKE 's%'",
+    "VACUUM ANALYZE port_allocations",
+)
+
+
 def clean() -> None:
     """As before the round: what it held is released, and the dead index entries are gone."""
-    sql("UPDATE port_allocations SET status = 'released' WHERE status <> 'released' AND service_name LIKE 's%'")
-    sql("VACUUM ANALYZE port_allocations")
+    for statement in CLEAN:
+        sql(statement)
 
 
 def compare(what: str, goal: str, count: int, size: int, held: int, clients: int, each: int) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from . import allocator
 from .harness import interleaved, line, sql
 
 PORT, SECONDS, CONNECTIONS = 3999, 4, 8
@@ -40,6 +41,7 @@ def run() -> None:
         return
     from allocations.ports import PortManager
 
+    allocator.make_room()
     ports = PortManager(actor="bench")
     ports.add_project("bench", size=50_000, start=10_000)
     known = ports.get_or_allocate("bench", "known")
