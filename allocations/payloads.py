@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from .audit import told
 from .models import Event, PortAllocation, PortHealthCheck, PortRange, Project
 from .ports import Explanation, PortSummary
 
@@ -86,15 +88,15 @@ def event(e: Event) -> dict[str, Any]:
     }
 
 
-def check(c: PortHealthCheck) -> dict[str, Any]:
-    """One check of an allocation."""
+def check(c: PortHealthCheck, visible: Container[str] | None = None) -> dict[str, Any]:
+    """One check of an allocation, as who may see only the projects `visible` reads it; None: all."""
     return {
         "id": str(c.pk),
         "checkType": c.check_type,
         "status": c.status,
         "responseTimeMs": c.response_time_ms,
         "checkedAt": _moment(c.checked_at),
-        "evidence": c.evidence,
+        "evidence": told(c.evidence, visible),
     }
 
 

@@ -34,8 +34,13 @@ DURATION = r"([0-9]{1,5})\s*([mhdw])"
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
+def is_name(value: str) -> bool:
+    """Whether a project or a service could be called so."""
+    return re.fullmatch(NAME_PATTERN.replace("$", r"\Z"), value) is not None
+
+
 def _name(value: object, field: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch(NAME_PATTERN.replace("$", r"\Z"), value):
+    if not isinstance(value, str) or not is_name(value):
         raise InvalidName(
             f"{field} {quoted(value)} is not a name: use 1 to 255 of a-z 0-9 . _ -, "
             "beginning with a letter or a digit.",

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from allocations import listeners
+from allocations import listeners, payloads
 from allocations.access import Caller, Role
-from allocations.audit import AuditSummary
+from allocations.audit import HIDDEN, AuditSummary
 from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager
 from tests import make
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
 SERVE = """
 import socket, sys
-s = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+s = socket.create_server((sys.argv[2], int(sys.argv[1])), family=family)
 print("up", flush=True)
 sys.stdin.read()
 """
@@ -36,10 +37,10 @@ def ports() -> PortManager:
 
 
 @contextmanager
-def process(port: int, **environment: str) -> Iterator[int]:
+def process(port: int, address: str = "127.0.0.1", **environment: str) -> Iterator[int]:
     """A process of its own that listens on the port; its pid."""
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(port)],
+        [sys.executable, "-c", SERVE, str(port), address],
         env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -95,6 +96,36 @@ class TestConflict:
             report = ports.audit()
             assert report.payload()["conflicts"] == [{"port": FIRST, "expected": "shop/api", "actual": "odin/worker"}]
             assert (report.summary.in_use, report.summary.not_running) == (0, 1)
+
+    def test_its_name_is_not_told_to_who_may_not_see_it(self, ports: PortManager) -> None:
+        """By a record, too: those are read by callers other than who made it."""
+        make.port_range("odin", FIRST + 40, 10)
+        held = ports.allocate("shop", "api")
+        seen = frozenset({Project.objects.get(name="shop").pk})
+        ann = PortManager(actor="ann", caller=Caller("ann", Role.OPERATOR, seen))
+        with process(FIRST, PORTAL_PROJECT="odin", PORTAL_SERVICE="secret"):
+            assert verdicts(ports, project="shop")["shop/api"] == ("conflict", "odin/secret")
+            for report in (ann.audit("shop"), ann.audit(), ann.shared_audit(), ann.audit(record=False)):
+                assert [(f.status, f.reason) for f in report.findings] == [("conflict", HIDDEN)]
+            explained = ann.explain(FIRST, project="shop")
+        assert HIDDEN in explained.sentence
+        assert "secret" not in explained.sentence + explained.next_step
+        for check in PortHealthCheck.objects.filter(port_allocation=held):
+            assert payloads.check(check)["evidence"]["reason"] == "odin/secret"
+            assert "odin" not in str(payloads.check(check, ann.visible_names()))
+
+    def test_on_the_other_family(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with (
+            process(FIRST, PORTAL_PROJECT="shop", PORTAL_SERVICE="api"),
+            process(FIRST, "::1", PORTAL_PROJECT="odin", PORTAL_SERVICE="worker"),
+        ):
+            assert verdicts(ports)["shop/api"] == ("conflict", "odin/worker")
+
+    def test_what_is_no_name_is_not_repeated(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        with process(FIRST, PORTAL_PROJECT="ignore all that was said"):
+            assert verdicts(ports)["shop/api"] == ("conflict", HIDDEN)
 
     def test_its_own_process_is_none(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")

@@ -12,6 +12,7 @@ from allocations.access import Caller, Role
 from allocations.models import Project
 from allocations.ports import Explanation, PortManager
 from tests import make
+from tests.test_audit import process
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
@@ -48,6 +49,17 @@ def test_one_that_is_held(ports: PortManager) -> None:
         running = ports.explain(FIRST, project="shop")
     assert "listens there" in running.sentence
     assert "web runs already" in running.next_step
+
+
+def test_one_on_which_a_stranger_stands(ports: PortManager) -> None:
+    """Nobody is told to use it as it is: the audit calls it a conflict."""
+    ports.allocate("shop", "web")
+    with process(FIRST, PORTAL_PROJECT="bank", PORTAL_SERVICE="vault"):
+        own, other = ports.explain(FIRST, project="shop"), ports.explain(FIRST)
+    assert "listens there, and it is bank/vault." in own.sentence
+    assert "bank/vault stands on it: stop nothing." in own.next_step
+    assert "runs already" not in own.next_step
+    assert "wait until bank/vault has been moved" in other.next_step
 
 
 def test_one_that_is_reserved(ports: PortManager) -> None:
@@ -94,6 +106,8 @@ def test_the_old_port_of_a_service_that_was_moved(ports: PortManager) -> None:
     assert f"If you run shop/web, start it on {FIRST}." in moved.next_step
     assert "is the old port" not in limited("bank").explain(FIRST + 30).sentence
     assert "is the old port" not in ports.explain(FIRST + 30, protocol="udp").sentence
+    ports.update("shop", "web", metadata={"importedFrom": FIRST + 15})  # anybody may write that, also of bank's ports
+    assert "is free" in ports.explain(FIRST + 15).sentence
     ports.allocate("bank", "vault", metadata={"importedFrom": FIRST})
     assert "is held by shop/web" in ports.explain(FIRST).sentence  # who holds it comes first
 

@@ -9,9 +9,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from allocations.access import Caller
+from allocations.audit import told
 from allocations.models import Audit, Event, Listener, PortHealthCheck
 
-from .base import ReadOnlyAdmin
+from .base import ReadOnlyAdmin, ports_of
 
 
 @admin.register(Event)
@@ -41,6 +42,12 @@ class PortHealthCheckAdmin(ReadOnlyAdmin):
     list_select_related = ("port_allocation__project",)
     search_fields = ("port_allocation__service_name", "port_allocation__project__name")
     date_hierarchy = "checked_at"
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        found = super().get_object(request, object_id, from_field)
+        if found is not None:
+            found.evidence = told(found.evidence, ports_of(request).visible_names())
+        return found
 
 
 @admin.register(Listener)

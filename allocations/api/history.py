@@ -1,6 +1,8 @@
 """What happened, what was seen, and who else may want to know where services run."""
 # No deferred annotations: django-ninja reads those of a decorated view in the wrong module.
 
+import functools
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import Query, Router
 
@@ -37,8 +39,9 @@ def checks(request: HttpRequest, query: Query[sent.ChecksQuery]) -> HttpResponse
         raise errors.UnknownAllocation("There is no such allocation.", field="port")
     rows = PortHealthCheck.objects.filter(port_allocation=found)
     uptime = rows.uptime()
-    told = {"checks": uptime.checks, "up": uptime.up, "percentage": uptime.percentage}
-    return paged(request, rows, ("-checked_at", "pk"), payloads.check, query, uptime=told)
+    counted = {"checks": uptime.checks, "up": uptime.up, "percentage": uptime.percentage}
+    shown = functools.partial(payloads.check, visible=ports_of(request).visible_names())
+    return paged(request, rows, ("-checked_at", "pk"), shown, query, uptime=counted)
 
 
 @router.get("/discovery/prometheus", tags=["Discovery"], response=answers({200: list[shown.PrometheusTargets]}, 404))

@@ -15,8 +15,6 @@ from allocations import errors
 from .door import answer
 from .sent import Paged
 
-SALT = "allocations.api.cursor"
-
 
 def paged(
     request: HttpRequest,
@@ -36,14 +34,14 @@ def paged(
     """
     limit, ordered = int(asked.limit), rows.order_by(*order)
     if asked.cursor:
-        ordered = ordered.filter(_after(order, _values(asked.cursor, order)))
+        ordered = ordered.filter(_after(order, _values(asked.cursor, request)))
     found = list(ordered[: limit + 1])
     following = None
     if len(found) > limit:
         found.pop()
         last = found[-1]
         values = [attrgetter(name.lstrip("-").replace("__", "."))(last) for name in order]
-        following = signing.dumps([str(v) if not isinstance(v, int) else v for v in values], salt=SALT)
+        following = signing.dumps([str(v) if not isinstance(v, int) else v for v in values], salt=_salt(request))
     body = {"items": [shown(row) for row in found], "next": following, **more}
     if following is None:
         return answer(body)
@@ -53,16 +51,19 @@ def paged(
     return answer(body, Link=f'<{address}>; rel="next"')
 
 
-def _values(cursor: str, order: Sequence[str]) -> list[Any]:
+def _salt(request: HttpRequest) -> str:
+    """A cursor is of one list, and opens no other."""
+    return f"allocations.api.cursor {request.path}"
+
+
+def _values(cursor: str, request: HttpRequest) -> list[Any]:
     try:
-        values = signing.loads(cursor, salt=SALT)
+        values: list[Any] = signing.loads(cursor, salt=_salt(request))
     except signing.BadSignature:
-        values = None
-    if not isinstance(values, list) or len(values) != len(order):
         raise errors.InvalidValue(
             "The cursor is none of this list's: take it from `next` of the page before, or begin without one.",
             field="cursor",
-        )
+        ) from None
     return values
 
 

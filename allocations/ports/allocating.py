@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from allocations import errors, sql, words
 from allocations.access import Role
-from allocations.models import PortAllocation, Status
+from allocations.models import PortAllocation, PortRange, Project, Status
 
 from .base import operation
 from .holding import Holding
 from .wishes import Wish, wish
 
 MOST_AT_ONCE = 500
+
+
+@contextmanager
+def _indexed(index: int) -> Iterator[None]:
+    """A refusal of one of many tells which."""
+    try:
+        yield
+    except errors.PortError as refusal:
+        refusal.details["index"] = index
+        raise
 
 
 class Allocating(Holding):
@@ -67,17 +79,23 @@ class Allocating(Holding):
             raise errors.InvalidValue(f"{len(services)} services at once are too many: at most {MOST_AT_ONCE}.")
         wishes = [wish(s) if isinstance(s, str) else s for s in services]
         owner = self._project(project)
-        places = {(asked.range_name, asked.port) for asked in wishes}
+        ranges = self._ranges_of_many(owner, wishes)
         # Two that each hold some ports and wait for the other's last one would be a deadlock: they take turns.
-        sql.take_turns({r.pk for place in places for r in self._ranges_for(owner, *place)})
-        return [self._hold_of_many(project, asked, index, new=new) for index, asked in enumerate(wishes)]
+        sql.take_turns(ranges)
+        given = []
+        for index, asked in enumerate(wishes):
+            with _indexed(index):
+                given.append(self._decided(self._hold(project, asked, reuse=not new)))
+        return given
 
-    def _hold_of_many(self, project: str, asked: Wish, index: int, *, new: bool) -> PortAllocation:
-        try:
-            return self._decided(self._hold(project, asked, reuse=not new))
-        except errors.PortError as refusal:
-            refusal.details["index"] = index
-            raise
+    def _ranges_of_many(self, owner: Project, wishes: Sequence[Wish]) -> set[UUID]:
+        found: dict[tuple[str | None, int | None], Sequence[PortRange]] = {}
+        for index, asked in enumerate(wishes):
+            place = asked.range_name, asked.port
+            if place not in found:
+                with _indexed(index):
+                    found[place] = self._ranges_for(owner, *place)
+        return {r.pk for ranges in found.values() for r in ranges}
 
     def allocate_copies(self, project: str, service: str, count: int, **wanted: Any) -> list[PortAllocation]:
         """That many new ports for one service, all or none; see `wish()` for what may be wanted."""

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from allocations import errors, listeners, probes, sql, words
 from allocations.access import Role
-from allocations.audit import AuditReport, Finding, Unallocated, compare
+from allocations.audit import AuditReport, Finding, Unallocated, compare, told
 from allocations.models import Audit, Listener, PortAllocation, PortHealthCheck, PortRange, Project
 
 from .base import Operations, operation
@@ -72,6 +72,8 @@ class Auditing(Operations):
             report.sockets = None
         if record:
             self._record(report, owner.pk if owner else None, host)
+        visible = self.visible_names()
+        report.findings = [finding.told_to(visible) for finding in report.findings]
         return report
 
     def _covered(self) -> set[tuple[str, int]]:
@@ -115,13 +117,14 @@ class Auditing(Operations):
         checks = PortHealthCheck.objects.filter(audit=audit, port_allocation__in=visible).select_related(
             "port_allocation__project"
         )
+        visible_names = self.visible_names()
         order = ("port_allocation__port_number", "port_allocation__hostname", "port_allocation__protocol")
         findings = [
             Finding(
                 c.port_allocation,
                 c.status,
                 c.check_type,
-                c.evidence.get("reason", ""),
+                told(c.evidence, visible_names).get("reason", ""),
                 c.response_time_ms,
                 listens_on=c.evidence.get("listensOn"),
             )

@@ -87,6 +87,12 @@ class Operations:
         """Whether a program asks, by a token or over MCP: projects may want a person to decide about its ports."""
         return self.caller.token is not None or self.source == "mcp"
 
+    def visible_names(self) -> frozenset[str] | None:
+        """The names of the projects that the caller is limited to; None: of none."""
+        if self.caller.projects is None:
+            return None
+        return frozenset(Project.objects.visible_to(self.caller).values_list("name", flat=True))
+
     # Finding things. Everything is looked up among what the caller may see: the rest does not exist.
 
     def _project(self, name: str) -> Project:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from allocations import listeners, probes, words
 from allocations.access import Role
+from allocations.audit import HIDDEN, first_known, stranger
 from allocations.models import PortAllocation, PortRange, Project, Status
 
 from .base import Operations
@@ -57,19 +58,21 @@ class Explaining(Operations):
         is_known = around is None or PortRange.objects.visible_to(self.caller).filter(pk=around.pk).exists()
         held = PortAllocation.objects.held().at(number, host, proto).select_related("project", "port_range").first()
         visible = held is None or self.caller.projects is None or held.project_id in self.caller.projects
-        socket, answers = None, None
+        answers = None
         here = listeners.is_this_host(host)
-        if here:
-            socket = listeners.is_listening(number, proto)
-        elif proto == words.TCP and held is not None and visible:
+        sockets = listeners.listening(number, number, proto) if here else []
+        socket = first_known(sockets) if sockets else None
+        if not here and proto == words.TCP and held is not None and visible:
             answers = probes.connect([(host, number)])[host, number]
         listens = socket is not None or (answers is not None and answers.status == "up")
         shown = socket if is_known and visible else None
 
         where, seen = f"{number}/{proto} on {host}", self._said_seen(shown, listens)
-        moved = self._moved_from(number, host, proto) if held is None else None
+        moved = self._moved_from(number, host, proto, around) if held is None else None
         if held is not None:
-            sentence, step = self._of_holder(held, asker, listens, visible)
+            stands = self._standing_there(held, sockets) if visible else ""
+            sentence, step = self._of_holder(held, asker, listens, visible, stands)
+            seen += f", and it is {stands}" if stands else ""
         elif moved is not None:
             sentence = f"is the old port of {moved.label}, which has {moved.port_number} now"
             step = (
@@ -97,7 +100,7 @@ class Explaining(Operations):
             looked=here or (answers is not None and answers.status != "unknown"),
             answers=answers,
             sentence=f"{where} {sentence}; {seen}.",
-            next_step=f"{step} {CALM}" if listens or held is not None else step,
+            next_step=f"{step} {CALM}" if listens or (held is not None and held.status != Status.PENDING) else step,
             yours=None if asker is None else held is not None and held.project_id == asker.pk,
         )
 
@@ -110,28 +113,49 @@ class Explaining(Operations):
         pid = f" (pid {socket.pid})" if socket.pid else ""
         return f"{words.process_name(socket.process)}{pid} listens there"
 
-    def _of_holder(self, held: PortAllocation, asker: Project | None, listens: bool, visible: bool) -> tuple[str, str]:
+    def _standing_there(self, held: PortAllocation, sockets: list[listeners.Socket]) -> str:
+        """Who stands on a service's port in its place, as the caller may know it; empty: nobody that can be known."""
+        if not sockets or held.status != Status.ALLOCATED:
+            return ""
+        other = stranger(held, sockets, listeners.environment)
+        if other is None:
+            return ""
+        visible = self.visible_names()
+        if not other.project:
+            return "another process than its own"
+        return other.reason if visible is None or other.project in visible else HIDDEN
+
+    def _of_holder(
+        self, held: PortAllocation, asker: Project | None, listens: bool, visible: bool, stands: str
+    ) -> tuple[str, str]:
         status, until = Status(held.status), f" until {held.expires_at:%Y-%m-%d %H:%M}" if held.expires_at else ""
         if not visible:
             return f"{HELD[status]} another project", "Ask Portal for a port of your own project."
         who = held.label if held.service_name else held.project.name
         sentence = f"{HELD[status]} {who}{until}"
         if asker is not None and asker.pk == held.project_id:
-            return sentence, self._of_own(held, listens)
+            return sentence, self._of_own(held, listens, stands)
         if status == Status.PENDING:
             return sentence, f"A person decides on it: {who} may use it once they approve; others take another port."
         use = "use it" if status == Status.ALLOCATED else "allocate exactly this port to take it"
+        if stands:
+            use = f"wait until {stands} has been moved, which only its owner may do"
         return (
             sentence,
             f"If you are {who}, {use}. Otherwise ask Portal for a port of your own, or its owner for this one.",
         )
 
     @staticmethod
-    def _of_own(held: PortAllocation, listens: bool) -> str:
+    def _of_own(held: PortAllocation, listens: bool, stands: str) -> str:
         if held.status == Status.PENDING:
             return "Your own project asked for it: wait until a person approves it, then ask again."
         if held.status == Status.RESERVED:
             return "It is reserved for your own project: allocate exactly this port to take it."
+        if stands:
+            return (
+                f"It is your own project's, for {held.service_name}, but {stands} stands on it: stop nothing. Ask its "
+                "owner to move, or allocate a further instance for now."
+            )
         if listens:
             return (
                 f"It is your own project's: {held.service_name} runs already. Use it as it is, or ask for a further "
@@ -139,9 +163,11 @@ class Explaining(Operations):
             )
         return f"It is your own project's, for {held.service_name}: use it, and do not allocate another."
 
-    def _moved_from(self, port: int, host: str, protocol: str) -> PortAllocation | None:
-        """Whose port it was before an import gave the service another one."""
+    def _moved_from(self, port: int, host: str, protocol: str, around: PortRange | None) -> PortAllocation | None:
+        """Whose port it was before an import gave the service another one; of others' ranges metadata says nothing."""
         imported = PortAllocation.objects.visible_to(self.caller).held().filter(metadata__importedFrom=port)
+        if around is not None:
+            imported = imported.filter(project=around.project_id)
         return imported.filter(hostname=host, protocol=protocol).select_related("project").first()
 
     @staticmethod

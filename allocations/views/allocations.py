@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from allocations import listeners
 from allocations.access import Role
+from allocations.audit import told
 from allocations.errors import PortError, UnknownAllocation
 from allocations.forms import EditForm, EditReservationForm, PortForm
 from allocations.models import Event, Listener, PortAllocation, Status
@@ -34,10 +35,13 @@ def allocation(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Everything about one allocation, its checks, and its events."""
     found = _found(request, pk)
     checks = found.checks.all()
-    uptime = checks.uptime()
+    uptime, visible = checks.uptime(), ports_of(request).visible_names()
+    shown = paged(request, checks, CHECKS_PER_PAGE)
+    for check in shown:
+        check.evidence = told(check.evidence, visible)
     context = {
         "allocation": found,
-        "checks": paged(request, checks, CHECKS_PER_PAGE),
+        "checks": shown,
         "uptime": uptime.percentage,
         "check_count": uptime.checks,
         "listeners": Listener.objects.filter(hostname=found.hostname, protocol=found.protocol, port=found.port_number),

@@ -76,6 +76,10 @@ def test_many_at_once_are_all_or_none(operator: Asking, web: PortAllocation) -> 
         "POST", "/api/ports/batch", {"project": "shop", "services": [{"service": "ok"}, {"service": "NO"}]}
     )
     assert wrong.json()["errors"][0]["field"] == "services.1.service"
+    for more, field in (({"port": 9}, "port"), ({"range": "nope"}, "range"), ({"range": "bank"}, "range")):
+        asked = {"project": "shop", "services": [{"service": "x"}, {"service": "y", **more}]}
+        elsewhere = operator("POST", "/api/ports/batch", asked).json()
+        assert (elsewhere["errors"][0]["field"], elsewhere["details"]["index"]) == (f"services.1.{field}", 1)
     assert PortAllocation.objects.held().count() == held
 
 
@@ -132,6 +136,22 @@ def test_what_comes_meanwhile_does_not_shift_pages(viewer: Asking, ports: PortMa
     second = viewer("GET", f"/api/ports?limit=2&cursor={first['next']}").json()
     assert [a["port"] for a in second["items"]] == [FIRST + 4, FIRST + 6]
     assert second["next"] is None
+
+
+LISTS = ("/api/ports", "/api/projects", "/api/ranges", "/api/events")
+
+
+@pytest.mark.parametrize("other", LISTS)
+@pytest.mark.parametrize("address", LISTS)
+def test_a_cursor_opens_no_other_list(viewer: Asking, web: PortAllocation, address: str, other: str) -> None:
+    if address == "/api/ports":
+        PortManager(actor="test").allocate("shop", "second")
+    cursor = viewer("GET", f"{address}?limit=1").json()["next"]
+    answer = viewer("GET", f"{other}?cursor={cursor}")
+    if address == other:
+        assert answer.status_code == 200
+    else:
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "cursor")
 
 
 def test_change_and_release(operator: Asking, web: PortAllocation) -> None:
