@@ -6,6 +6,8 @@ import ipaddress
 import re
 import socket
 
+import psutil
+
 from .errors import InvalidName, quoted
 
 LOCALHOST = "localhost"
@@ -23,8 +25,8 @@ HOST_DATABASE_PATTERN = (
 def host(value: object) -> str:
     """A host: an RFC 1123 name or an IP literal, lower-cased.
 
-    This host is always `localhost`, whether it is called by nothing, by its own name or by a loopback address: under
-    a second name its ports would be handed out a second time.
+    This host is always `localhost`, whether it is called by nothing, by its own name, by a loopback address or by one
+    of its network: under a second name its ports would be handed out a second time.
 
     Raises:
         InvalidName.
@@ -38,7 +40,8 @@ def host(value: object) -> str:
         if not text.isascii():
             text = ""  # digits of other scripts are digits to Python
         if (address := _address(text)) is not None:
-            return LOCALHOST if address.is_loopback or address.is_unspecified else str(address)
+            is_here = address.is_loopback or address.is_unspecified or str(address) in _own_addresses()
+            return LOCALHOST if is_here else str(address)
         if text in THIS_HOST or text.endswith(".localhost") or text == socket.gethostname().lower():
             return LOCALHOST
         # A name whose last label is a number would be read as an address by some resolvers ("127.1", "0x7f000001").
@@ -48,6 +51,11 @@ def host(value: object) -> str:
     raise InvalidName(
         f"host {quoted(value)} is not a host: use a name such as web-1.example.com or an IP address.", field="host"
     )
+
+
+def _own_addresses() -> set[str]:
+    """Of every network interface, as they are now."""
+    return {a.address.partition("%")[0] for found in psutil.net_if_addrs().values() for a in found}
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -140,6 +140,10 @@ class PortAllocationQuerySet(models.QuerySet["PortAllocation"]):
         """Those that hold their port now: not released, and no reservation that has expired."""
         return self.exclude(status=RELEASED).exclude(status__in=KEPT, expires_at__lte=Now())
 
+    def expired(self) -> Self:
+        """Those whose time is over, and that nobody has released yet."""
+        return self.filter(status__in=KEPT, expires_at__lte=Now())
+
     def allocated(self) -> Self:
         """Those that a service holds; an audit counts these."""
         return self.filter(status=ALLOCATED)

@@ -65,7 +65,10 @@ EMPTIED = (
     *("api_token_projects", "api_tokens", "user_limit_projects", "user_limits", "idempotent_answers", "rate_limits"),
     *("auth_user_groups", "auth_user_user_permissions", "auth_user"),
 )
-GUARDED = ("port_allocations", "port_ranges", "projects", "events")
+GUARDED = (
+    *("port_allocations", "port_ranges", "projects", "events"),
+    *("auth_user", "auth_user_groups", "user_limits"),
+)
 
 
 def empty_tables(_: TransactionTestCase) -> None:

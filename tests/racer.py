@@ -42,6 +42,10 @@ def resize(name: str, end: int) -> int:
     return ports.update_range(PortRange.objects.get(range_name=name).pk, end=end).end_port
 
 
+def add_project(name: str) -> int:
+    return ports.add_project(name).ranges.get().start_port
+
+
 def release(project: str, service: str) -> int:
     return ports.release(project, service)[0].port_number
 
@@ -103,7 +107,7 @@ def naive_allocate_inside(first: int, service: str) -> int:
 JOBS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        *(allocate, get_or_allocate, allocate_many, resize, release, hold_and_die),
+        *(add_project, allocate, get_or_allocate, allocate_many, resize, release, hold_and_die),
         *(naive_allocate, naive_get_or_allocate, naive_tighten, naive_allocate_inside),
     )
 }

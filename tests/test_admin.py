@@ -246,6 +246,7 @@ class TestRights:
         ports = make.manager()
         ports.allocate("shop", "api")
         ports.allocate("secret", "vault")
+        User.objects.create_superuser("root")
         limited = client_of("admin")
         UserLimit.objects.create(user=User.objects.get(username="admin-user")).projects.set([shop.project_id])
         choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portallocation&field_name=project"

@@ -32,7 +32,7 @@ CONSTRAINTS = {
             *("port_allocations_instance", "port_allocations_service", "port_allocations_hostname"),
             *("port_allocations_cloudflare", "port_allocations_health", "port_allocations_expiry"),
             *("port_allocations_released_at", "port_allocations_copies", "port_allocations_inside_range"),
-            "port_allocations_own_or_shared",
+            *("port_allocations_own_or_shared", "port_allocations_canonical_host"),
         },
         "f": {"port_allocations_project_fk", "port_allocations_range_fk", "port_allocations_range_copy_fk"},
     },
@@ -62,6 +62,10 @@ TRIGGERS = {
     ("auth_user", "auth_user_last_admin", "A"),
     ("auth_user_groups", "auth_user_groups_last_admin", "A"),
     ("auth_group", "auth_group_last_admin", "A"),
+    ("user_limits", "user_limits_last_admin", "A"),
+    ("auth_user", "auth_user_no_truncate", "A"),
+    ("auth_user_groups", "auth_user_groups_no_truncate", "A"),
+    ("auth_group", "auth_group_no_truncate", "A"),
 }
 FUNCTIONS = {
     "find_available_port": (
@@ -77,6 +81,7 @@ FUNCTIONS = {
         "port integer, hostname text DEFAULT 'localhost'::text, protocol text DEFAULT 'tcp'::text",
         "boolean",
     ),
+    "canonical_host": ("host text", "text"),
     "count_request": ("keys text[], per_minute integer[]", "double precision"),
 }
 COLUMNS = {

@@ -100,6 +100,12 @@ class TestOneService:
         assert len(rows_of("SELECT port FROM naive_ports")) > 1
 
 
+def test_each_of_many_projects_at_once_gets_a_block_of_its_own() -> None:
+    answers = race([[["add_project", f"project-{n}"]] for n in range(8)])
+    assert len({answer["value"] for answer in answers}) == 8, answers
+    assert make.broken_invariants() == []
+
+
 class TestShrinkAgainstAllocate:
     def test_no_held_port_is_ever_outside(self) -> None:
         make.port_range("shop", FIRST, 200)

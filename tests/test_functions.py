@@ -46,6 +46,36 @@ def allocate(shop: PortRange, service: str, more: str = "") -> str:
     return psql(f"SELECT port_number FROM allocate_port('{shop.project_id}', '{shop.pk}', '{service}', ''{more})")
 
 
+class TestByHand:
+    """What somebody types who knows no ids by heart."""
+
+    def test_one_host_whatever_it_is_called(self, shop: PortRange) -> None:
+        for place, name in enumerate(("localhost", "127.0.0.1", "::1", "LOCALHOST", "api.localhost")):
+            assert allocate(shop, f"s{place}", f", '{name}'") == str(FIRST + place)
+        assert set(PortAllocation.objects.values_list("hostname", flat=True)) == {"localhost"}
+        assert psql(f"SELECT find_available_port('{shop.pk}', '127.0.0.1') IS NULL") == "t"
+        assert psql(f"SELECT release_port({FIRST}, '127.0.0.1')") == "t"
+        assert psql("SELECT canonical_host('2001:DB8:0::1'), canonical_host('::ffff:10.0.0.1')") == (
+            "2001:db8::1|10.0.0.1"
+        )
+
+    @pytest.mark.parametrize(
+        ("project", "service", "said"),
+        [
+            ("(SELECT id FROM projects WHERE name = 'shpo')", "'web'", "there is no such project"),
+            ("(SELECT id FROM projects WHERE name = 'shop')", "NULL", "a port is for a service"),
+        ],
+    )
+    def test_a_slip_is_told_in_a_sentence(self, shop: PortRange, project: str, service: str, said: str) -> None:
+        with pytest.raises(AssertionError, match=said):
+            psql(f"SELECT allocate_port({project}, '{shop.pk}', {service}, '')")
+
+    def test_a_range_that_is_not_active_has_no_free_port(self, shop: PortRange) -> None:
+        PortRange.objects.update(is_active=False)
+        with pytest.raises(AssertionError, match="is not active"):
+            psql(f"SELECT find_available_port('{shop.pk}')")
+
+
 class TestFindAvailablePort:
     def test_the_lowest(self, shop: PortRange) -> None:
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST)

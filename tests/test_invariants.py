@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from django.db import DatabaseError, connection, transaction
 
+from allocations import words
 from allocations.models import Event, PortAllocation, PortRange, Project
 from allocations.ports import PortManager
 from allocations.ports.refusals import constraint_of, refusal_of
@@ -143,8 +144,26 @@ class TestOneHolder:
         insert(shop, port_number=FIRST)
 
     def test_hosts_are_lower_case_so_that_one_host_has_one_name(self, shop: PortRange) -> None:
-        with refused("port_allocations_hostname"):
+        with refused("port_allocations_canonical_host"):
             insert(shop, hostname="Web-1")
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("127.0.0.1", "127.1.2.3", "0.0.0.0", "::1", "::", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1"),
+            *("localhost.localdomain", "ip6-localhost", "api.localhost"),  # this machine
+            *("2001:db8:0:0::1", "2001:DB8::1", "::ffff:10.1.2.3"),  # an address with a shorter form
+            *("127.1", "0x7f000001", "a..b", "-a", "fe80::1%eth0", "1:2", ""),  # no host
+        ],
+    )
+    def test_by_no_other_name_is_a_host_in_the_registry(self, shop: PortRange, name: str) -> None:
+        with refused("port_allocations_canonical_host"):
+            insert(shop, hostname=name)
+
+    @pytest.mark.parametrize("name", ["localhost", "web-1", "10.1.2.3", "2001:db8::1", "fe80::1", "web.example.com"])
+    def test_both_sides_call_it_alike(self, shop: PortRange, name: str) -> None:
+        assert words.host(name) == name
+        insert(shop, hostname=name)
 
 
 class TestInsideItsRange:
@@ -329,8 +348,8 @@ class TestValues:
             ({"status": "lent"}, "port_allocations_status"),
             ({"protocol": "sctp"}, "port_allocations_protocol"),
             ({"instance": -1}, "port_allocations_instance"),
-            ({"hostname": "a\nb"}, "port_allocations_hostname"),
-            ({"hostname": ""}, "port_allocations_hostname"),
+            ({"hostname": "a\nb"}, "port_allocations_canonical_host"),
+            ({"hostname": ""}, "port_allocations_canonical_host"),
             ({"health": "well"}, "port_allocations_health"),
             ({"expires_at": "2030-01-01"}, "port_allocations_expiry"),
         ],

@@ -13,7 +13,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
-from allocations import errors, sql
+from allocations import errors, hosts, sql, words
 from allocations.access import Caller, Role
 from allocations.models import Event, Listener, PortAllocation, PortRange, Project
 from allocations.ports import PortManager, wish
@@ -478,3 +478,37 @@ def test_everything_that_is_refused_has_a_code_of_its_own() -> None:
     drawn = errors.__doc__ or ""
     for kind in kinds(errors.PortError):
         assert f"{kind.status}  {kind.code}" in drawn
+
+
+class TestWhatHasExpired:
+    """It is free at that moment, for everybody, whether or not a job has run."""
+
+    @pytest.fixture
+    def expired(self, ports: PortManager) -> PortAllocation:
+        held = ports.reserve("shop", FIRST + 9)
+        PortAllocation.objects.filter(pk=held.pk).update(
+            expires_at="2020-01-01T00:00:00Z", cloudflare_hostname="shop.example.com"
+        )
+        return held
+
+    def test_a_range_may_shrink_past_it(self, ports: PortManager, expired: PortAllocation) -> None:
+        assert ports.update_range(expired.port_range_id, end=FIRST + 8).end_port == FIRST + 8
+
+    def test_its_cloudflare_hostname_is_free(self, ports: PortManager, expired: PortAllocation) -> None:
+        given = ports.allocate("shop", "web", cloudflare_hostname="shop.example.com")
+        assert given.cloudflare_hostname == "shop.example.com"
+
+
+def test_a_name_with_a_nul_is_refused_in_a_sentence(ports: PortManager) -> None:
+    for operation in (ports.allocate, ports.get_or_allocate):
+        with pytest.raises(errors.InvalidName, match="is not a name"):
+            operation("shop\0", "web")
+    with pytest.raises(errors.InvalidValue):
+        PortManager(actor="a\0b").allocate("shop", "web")
+
+
+def test_an_address_of_this_machine_is_this_machine(ports: PortManager) -> None:
+    (own, *_) = [a for a in hosts._own_addresses() if a.count(".") == 3 and not a.startswith("127.")] or ["127.0.0.1"]
+    assert words.host(own) == "localhost"
+    ports.allocate("shop", "web")
+    assert ports.get_or_allocate("shop", "web", hostname=own).created is False

@@ -139,7 +139,7 @@ def test_no_agent_keeps_a_port_for_longer_than_it_was_given(ports: PortManager) 
         assert kept.expires_at is not None
         assert kept.expires_at < timezone.now() + timedelta(days=1, minutes=1)
         for more in (None, later):
-            with pytest.raises(errors.NotPermitted, match="a person decides how long"):
+            with pytest.raises(errors.NotPermitted, match="and until when"):
                 agent.update_allocation(kept.pk, expires_at=more)
     assert ports.update_allocation(kept.pk, expires_at=later).expires_at == later
     for_ever = "UPDATE port_allocations SET expires_at = NULL WHERE status = 'pending'"
@@ -258,3 +258,30 @@ def test_a_person_with_a_session_is_not_asked_by_the_api(ports: PortManager) -> 
     client.force_login(user)
     sent: dict[str, Any] = {"data": {"project": "shop", "service": "web"}, "content_type": "application/json"}
     assert client.post("/api/ports", **sent).status_code == 201
+
+
+def test_what_a_person_has_reserved_is_no_agents_to_take(ports: PortManager) -> None:
+    """Refused, the request would leave it free for anybody."""
+    agent = agent_of(ports)
+    kept = ports.reserve("shop", FIRST + 5, note="for the boss")
+    with pytest.raises(errors.PortTaken, match="held by a reservation of shop"):
+        agent.allocate("shop", "steal", port=FIRST + 5)
+    kept.refresh_from_db()
+    assert kept.status == "reserved"
+    own = agent.reserve("shop", FIRST + 6)
+    assert agent.allocate("shop", "mine", port=FIRST + 6).status == "pending"
+    own.refresh_from_db()
+    assert own.status == "released"
+    assert ports.allocate("shop", "boss", port=FIRST + 5).status == "allocated"
+
+
+def test_what_a_person_says_yes_to_is_not_renamed(ports: PortManager) -> None:
+    agent = agent_of(ports)
+    asked = agent.get_or_allocate("shop", "web")
+    for _ in range(2):
+        with pytest.raises(errors.NotPermitted, match="a person decides for which service"):
+            agent.update_allocation(asked.pk, new_name="other")
+        agent.update_allocation(asked.pk, description="still mine to say")
+        if PortAllocation.objects.pending().exists():
+            ports.approve_request(asked.pk)
+    assert ports.update_allocation(asked.pk, new_name="other").service_name == "other"

@@ -93,6 +93,7 @@ SECRET = "vault-of-bank"
 
 @pytest.fixture
 def ports() -> PortManager:
+    User.objects.create_superuser("root")  # an admin who is not limited stays
     manager = PortManager(actor="test")
     manager.add_project("shop", size=20, start=FIRST)
     manager.add_project("bank", size=20, start=FIRST + 100, description=SECRET)

@@ -53,7 +53,7 @@ def test_this_machine_gets_one_name(shop: PortRange) -> None:
     assert PortAllocation.objects.get(status="pending").expires_at is not None
     with pytest.raises(DatabaseError, match="cannot change"):
         PortAllocation.objects.filter(port_number=FIRST).update(hostname="elsewhere")
-    with pytest.raises(DatabaseError, match="port_allocations_hostname"):
+    with pytest.raises(DatabaseError, match="port_allocations_canonical_host"):
         hold(shop, FIRST + 11, "127.0.0.1")
     assert make.broken_invariants() == []
 

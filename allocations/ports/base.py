@@ -15,7 +15,8 @@ from django.db import connection, transaction
 
 from allocations import errors, sql, words
 from allocations.access import Caller, Role, trusted
-from allocations.models import PortAllocation, PortRange, Project
+from allocations.models import PortAllocation, PortRange, Project, Status
+from allocations.querysets import PortAllocationQuerySet
 
 from . import refusals
 
@@ -220,6 +221,11 @@ class Operations:
             field="protocol" if same else "instance",
             candidates=[{"instance": a.instance, "port": a.port_number, "hostname": a.hostname} for a in found],
         )
+
+    @staticmethod
+    def _let_go(rows: PortAllocationQuerySet) -> None:
+        """Release what has expired of those, so that it stands in nobody's way."""
+        rows.expired().update(status=Status.RELEASED)
 
     def _refuse_released(self, allocation: PortAllocation) -> None:
         if not allocation.is_held:

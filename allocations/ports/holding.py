@@ -9,7 +9,7 @@ from django.db import transaction
 
 from allocations import errors, listeners, sql, words
 from allocations.access import Role
-from allocations.models import Listener, PortAllocation, PortRange, Project, Status
+from allocations.models import Listener, Mode, PortAllocation, PortRange, Project, Status
 
 from .base import Operations, operation
 from .wishes import Wish
@@ -38,6 +38,7 @@ class Holding(Operations):
 
     def _hold(self, project: str, asked: Wish, *, reuse: bool, adopting: bool = False) -> PortAllocation:
         """One port, past every unregistered listener on this host."""
+        words.project_name(project)
         passed: set[int] = set()
         while True:
             try:
@@ -100,12 +101,18 @@ class Holding(Operations):
         return taken
 
     def _make_way_for_own(self, owner: Project, asked: Wish, port: int) -> None:
-        """A project that names a port it has reserved takes it: the reservation is released for the allocation."""
+        """A project that names a port it has reserved takes it: the reservation is released for the allocation.
+
+        Where a person decides about the ports of agents, an agent's request does not: it takes what its own token
+        has reserved.
+        """
         if asked.status == Status.RESERVED:
             return
         own = PortAllocation.objects.at(port, asked.hostname, asked.protocol).filter(
             project=owner, status=Status.RESERVED
         )
+        if self.is_agent and owner.mode == Mode.ASK:
+            own = own.filter(token_id=self.caller.token, token_id__isnull=False)
         own.update(status=Status.RELEASED)
 
     def _decided(self, held: PortAllocation) -> PortAllocation:
@@ -172,6 +179,7 @@ class Holding(Operations):
 
     def _refuse_taken_hostname(self, name: str, but: PortAllocation | None = None) -> None:
         """The constraint has the last word; this look before the leap can name the holder."""
+        self._let_go(PortAllocation.objects.filter(cloudflare_hostname=name))
         other = (
             PortAllocation.objects.exclude(status=Status.RELEASED)
             .filter(cloudflare_hostname=name)

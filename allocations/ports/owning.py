@@ -94,6 +94,7 @@ class Owning(Operations):
         """
         project = self._project(name)
         self._refuse_stale(project, expecting)
+        self._let_go(PortAllocation.objects.filter(port_range__project=project))
         held = PortAllocation.objects.held().filter(project=project) | PortAllocation.objects.held().filter(
             port_range__project=project
         )
@@ -154,6 +155,7 @@ class Owning(Operations):
         """
         found = self._range(pk)
         self._refuse_stale(found, expecting)
+        self._let_go(PortAllocation.objects.filter(port_range=found))
         first, last = words.span(found.start_port if start is None else start, found.end_port if end is None else end)
         changes: dict[str, Any] = {"start_port": first, "end_port": last}
         if range_name is not None:
@@ -284,10 +286,11 @@ class Owning(Operations):
             )
         strangers = [] if shared else list(held.exclude(project=owner)[:MOST_LISTED])
         if strangers:
+            moves = owner != found.project
+            wanted = f"become {owner.name}'s alone" if moves else "stop being shared"
             raise errors.RangeInUse(
-                f"{found.range_name} must stay shared: other projects hold {self._listed(strangers)} in it. "
-                "Release them first.",
-                field="shared",
+                f"{found.range_name} cannot {wanted}: {self._listed(strangers)} are held in it. Release them first.",
+                field="project" if moves else "shared",
                 ports=[a.port_number for a in strangers],
             )
 

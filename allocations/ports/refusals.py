@@ -6,14 +6,15 @@ InternalError, OperationalError or DataError depending on when it strikes.
 
 from __future__ import annotations
 
+from django.db import DataError, InterfaceError, OperationalError
 from django.db import Error as DatabaseFault
-from django.db import InterfaceError, OperationalError
 
 from allocations import errors
 
 # Name of a constraint -> the error and its sentence. Operations that know more (who holds the port, which range
 # overlaps) say more; this is the last word for every other route to the same constraint.
 BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
+    "projects_known": (errors.UnknownProject, "There is no such project."),
     "projects_pkey": (errors.NameTaken, "A project with this id exists."),
     "projects_name": (
         errors.InvalidName,
@@ -63,6 +64,10 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.InvalidName,
         "A service's name is 1 to 255 of a-z 0-9 . _ -, beginning with a letter or digit.",
     ),
+    "port_allocations_canonical_host": (
+        errors.InvalidName,
+        "The host has another name in the registry: this machine is localhost, an address stands in its shortest form.",
+    ),
     "port_allocations_hostname": (errors.InvalidName, "The host is not a host name or an IP address."),
     "port_allocations_cloudflare": (errors.InvalidName, "The Cloudflare hostname is not a public host name."),
     "port_allocations_health": (errors.InvalidValue, "The health is up, down, conflict or unknown."),
@@ -83,7 +88,7 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
     ),
     "port_allocations_asked": (
         errors.NotPermitted,
-        "In this project a person decides how long an agent keeps a port: ask one.",
+        "In this project a person decides for which service an agent holds a port, and until when: ask one.",
     ),
     "port_allocations_pending_expires": (
         errors.InvalidValue,
@@ -113,7 +118,10 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         "A token keeps its secret, owner and role, and its rights never grow: make a new one.",
     ),
     "api_tokens_revoked_for_good": (errors.Conflict, "A revoked token stays revoked: make a new one."),
-    "auth_user_last_admin": (errors.LastAdmin, "The last admin cannot be removed: make another one first."),
+    "auth_user_last_admin": (
+        errors.LastAdmin,
+        "The last admin who is not limited cannot be removed: make another one first.",
+    ),
     "idempotent_answers_key": (errors.Conflict, "A request with this Idempotency-Key is being answered: repeat it."),
     "port_health_checks_status": (errors.InvalidValue, "A check's verdict is up, down, conflict or unknown."),
     "port_health_checks_time": (errors.InvalidValue, "A response time is 0 or more milliseconds."),
@@ -182,7 +190,10 @@ def refusal_of(error: DatabaseFault) -> errors.PortError | None:
     if constraint in BY_CONSTRAINT:
         kind, sentence = BY_CONSTRAINT[constraint]
         return kind(sentence.replace("{told}", _told(error)), constraint=constraint)
-    if state.startswith("22"):  # a value that its column cannot carry: too long, out of range, a NUL
+    # DataError without a state: the driver itself refused a NUL.
+    if state.startswith("22") or (
+        state == "" and isinstance(error, DataError)
+    ):  # a value that its column cannot carry: too long, out of range, a NUL
         return errors.InvalidValue("A value is too long, too large or holds characters that cannot be kept.")
     why = UNAVAILABLE.get(state)
     if why is None and is_lost(error):

@@ -128,8 +128,12 @@ def find_available_port(port_range: UUID, hostname: str, protocol: str) -> int |
 
 
 def next_free_block(size: int) -> int | None:
-    """The lowest start of `size` ports that no range touches, a multiple of `size`, from 3000 on; None: no room."""
+    """The lowest start of `size` ports that no range touches, a multiple of `size`, from 3000 on; None: no room.
+
+    Of two at once, the second looks when the first has taken its block, or has given up.
+    """
     with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('portal blocks', 0))")
         cursor.execute(
             """
             SELECT start

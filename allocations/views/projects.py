@@ -66,7 +66,9 @@ def changed(request: HttpRequest, name: str, sentence: str) -> HttpResponseBase:
 
 
 def _found(request: HttpRequest, name: str) -> Project:
-    found = Project.objects.visible_to(caller_of(request)).with_usage().filter(name=name).first()
+    # What cannot be a name is nobody's, and no question for the database.
+    named = Project.objects.filter(name=name) if words.is_name(name) else Project.objects.none()
+    found = named.visible_to(caller_of(request)).with_usage().first()
     if found is None:
         raise UnknownProject(f"There is no project {name}.", field="project")
     return found

@@ -1,5 +1,5 @@
 -- In a project that asks, no agent keeps a port for longer than a day without a person's say: neither by a reservation
--- nor by a later expiry.
+-- nor by a later expiry; and what a person has said yes to is not renamed by it.
 
 CREATE FUNCTION guard_allocation_v3() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -52,10 +52,11 @@ BEGIN
         RAISE EXCEPTION 'port % of % cannot change its project, range, host, protocol, port or instance: '
             'release it and allocate another', OLD.port_number, OLD.hostname
             USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_identity';
-    ELSIF NEW.expires_at IS DISTINCT FROM OLD.expires_at AND current_setting('portal.agent', true) = 'on'
+    ELSIF (NEW.expires_at, NEW.service_name) IS DISTINCT FROM (OLD.expires_at, OLD.service_name)
+          AND current_setting('portal.agent', true) = 'on'
           AND (SELECT mode FROM projects WHERE id = NEW.project_id) = 'ask' THEN
-        RAISE EXCEPTION 'port % of % is kept for an agent until %, and a person decides about more', OLD.port_number,
-            OLD.hostname, OLD.expires_at
+        RAISE EXCEPTION 'for which service and until when port % of % is held, a person decides in this project',
+            OLD.port_number, OLD.hostname
             USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_asked';
     ELSIF NEW.status = 'released' THEN
         NEW.released_at := clock_timestamp();
