@@ -33,7 +33,9 @@ def read_env_file(path: Path) -> set[str]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        found = re.fullmatch(r"\s*(?:export\s+)?([A-Z_][A-Z0-9_]*)\s*=\s*(?:\"(.*)\"|'(.*)'|(.*?))\s*", line)
+        # A comment begins behind white space, as in a shell; within quotes there is none.
+        value = r"(?:\"([^\"]*)\"|'([^']*)'|(.*?))(?:\s+#.*)?\s*"
+        found = re.fullmatch(rf"\s*(?:export\s+)?([A-Z_][A-Z0-9_]*)\s*=\s*{value}", line)
         if not found:
             raise ImproperlyConfigured(f"{path}, line {number} is not of the form NAME=value: correct or remove it.")
         name, *values = found.groups()

@@ -284,3 +284,15 @@ def test_search_and_filters(admin: Client) -> None:
     assert page.context["cl"].result_count == 1
     assert admin.get(address("portallocation"), {"q": "nothing"}).context["cl"].result_count == 0
     assert admin.get(address("project"), {"q": "shop"}).context["cl"].result_count == 1
+
+
+def test_a_key_that_is_none_is_an_error_of_the_form(admin: Client, shop: PortRange) -> None:
+    for model, data in (("portallocation", ALLOCATION), ("portrange", RANGE)):
+        found = errors_of(admin.post(address(model, "add"), data | {"project": "xyz"}))
+        assert "project" in found
+
+
+def test_a_search_for_a_nul_finds_what_is_around_it(admin: Client, shop: PortRange) -> None:
+    choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portrange&field_name=project"
+    answer = admin.get(f"{choices}&term=sh%00op")
+    assert (answer.status_code, answer.json()["results"][0]["text"]) == (200, "shop")

@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from django.core.management import CommandError, call_command, get_commands, loa
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager
+from allocations.ports.seeding import setting_up
 from portal.embedded.server import Server
 
 pytestmark = pytest.mark.django_db
+FIRST_UNUSED = 20990
 
 
 @pytest.fixture
@@ -453,3 +457,51 @@ def test_a_database_that_is_gone_is_one_line() -> None:
         assert (done.returncode, done.stdout) == (status, "")
         assert "The database cannot answer now" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+class TestUp:
+    @staticmethod
+    def up(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        given = {"PATH": "/usr/bin:/bin", "PORTAL_HOME": str(home), "PORTAL_PORT": str(FIRST_UNUSED), **variables}
+        return subprocess.run(
+            [sys.executable, "manage.py", "up"], capture_output=True, text=True, cwd=settings.BASE_DIR, env=given
+        )
+
+    def test_an_address_of_another_machine_is_told_before_anything_is_set_up(self, tmp_path: Path) -> None:
+        for host in ("bogus.invalid", "192.0.2.1"):
+            done = self.up(tmp_path / "home", PORTAL_HOST=host)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert f"Portal cannot serve on {host}:{FIRST_UNUSED} (" in done.stderr
+            assert "set PORTAL_HOST to an address of this machine" in done.stderr
+        assert not Server(tmp_path / "home").data.exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs the database as himself")
+    def test_a_home_that_the_database_cannot_enter_is_told(self, tmp_path: Path) -> None:
+        """Root's own home directory, for one: waiting and trying again, as for a database that is busy, is no use."""
+        (tmp_path / "closed").mkdir(mode=0o700)
+        done = self.up(tmp_path / "closed" / "home")
+        assert done.returncode == 1
+        assert "the account nobody" in done.stderr
+        assert "such as /var/lib/portal" in done.stderr
+        assert "try again" not in done.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_that_set_up_at_once_one_waits() -> None:
+    order: list[str] = []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.wait(10)
+        with setting_up():
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    other.start()
+    with setting_up():
+        entered.set()
+        other.join(0.5)
+        assert other.is_alive()
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]

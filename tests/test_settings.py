@@ -139,6 +139,26 @@ def test_env_file(checkout: Path) -> None:
     assert list(found.values()) == [3005, 3, "a # b", 9]
 
 
+def test_comments_end_a_line_of_the_env_file(checkout: Path) -> None:
+    (checkout / ".env").write_text(
+        "PORTAL_PORT=3005  # where it serves\nPORTAL_HOST='127.0.0.1' # here\nPORTAL_ADMIN_PASSWORD=a#b\n"
+    )
+    found = shown(checkout, "PORTAL_PORT", "PORTAL_HOST", "PORTAL_ADMIN_PASSWORD")
+    assert list(found.values()) == [3005, "127.0.0.1", "a#b"]
+
+
+def test_the_production_settings_of_the_readme_start_as_pasted(checkout: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    block = readme.split("`/srv/portal/.env`, mode 0600:\n\n", 1)[1].split("\n\n", 1)[0]
+    pasted = "\n".join(line.strip() for line in block.splitlines())
+    (checkout / ".env").write_text(pasted.replace("PORTAL_SECRET_KEY=…", f"PORTAL_SECRET_KEY={'of-chance-' * 6}"))
+
+    done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout)
+
+    assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
+    assert shown(checkout, "SECRET_KEY") == {"SECRET_KEY": "of-chance-" * 6}
+
+
 def test_wrong_line_in_env_file(checkout: Path) -> None:
     (checkout / ".env").write_text("PORTAL_PORT=3005\nPORTAL_ADMIN_PASSWORD: geheim\n")
 

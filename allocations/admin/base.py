@@ -6,6 +6,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 
@@ -60,12 +62,45 @@ class OperationForm(forms.ModelForm):  # type: ignore[type-arg]
         """Nothing here is many-to-many."""
 
 
-class OperationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class Autocomplete(AutocompleteSelect):
+    """Django's, which breaks on a key that is none."""
+
+    def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
+        key = self.field.remote_field.model._meta.pk
+
+        def is_key(given: object) -> bool:
+            try:
+                key.to_python(given)
+            except ValidationError:
+                return False
+            return True
+
+        return super().optgroups(name, [given for given in value if is_key(given)], attr)
+
+
+class VisibleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Lists and finds what who asks may see."""
+
+    list_per_page = 100
+    show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: Any = self.model._default_manager
+        return rows.visible_to(Caller.of_user(request.user)).order_by(*self.get_ordering(request))  # type: ignore[no-any-return]
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        return super().get_search_results(request, queryset, search_term.replace("\0", ""))
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = Autocomplete(db_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+
+class OperationAdmin(VisibleAdmin):
     """Saves through its form's operation, deletes through `delete`; nothing is deleted in bulk."""
 
     actions_on_bottom = True
-    list_per_page = 100
-    show_full_result_count = False
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
@@ -91,20 +126,9 @@ class OperationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """The operation decides what may go, and says what stands in the way: Django's own look is not needed."""
         return [str(obj) for obj in objs], {}, set(), []
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: Any = self.model._default_manager
-        return rows.visible_to(Caller.of_user(request.user)).order_by(*self.get_ordering(request))  # type: ignore[no-any-return]
 
-
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(VisibleAdmin):
     """Rows that triggers and audits write."""
-
-    list_per_page = 100
-    show_full_result_count = False
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: Any = self.model._default_manager
-        return rows.visible_to(Caller.of_user(request.user)).order_by(*self.get_ordering(request))  # type: ignore[no-any-return]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

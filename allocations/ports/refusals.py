@@ -6,6 +6,7 @@ InternalError, OperationalError or DataError depending on when it strikes.
 
 from __future__ import annotations
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, InterfaceError, OperationalError
 from django.db import Error as DatabaseFault
 
@@ -186,6 +187,8 @@ def is_lost(error: DatabaseFault) -> bool:
 
 def refusal_of(error: DatabaseFault) -> errors.PortError | None:
     """The PortError for a database error; None where it is a bug that must not be dressed up."""
+    if isinstance(error, ImproperlyConfigured):  # the embedded PostgreSQL does not start, and says why
+        return errors.Unavailable(str(error), retry_after=5)
     constraint, state = constraint_of(error), sqlstate_of(error)
     if constraint in BY_CONSTRAINT:
         kind, sentence = BY_CONSTRAINT[constraint]

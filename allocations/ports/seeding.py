@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from allocations import sql
 from allocations.access import Role
 from allocations.models import Event, PortAllocation, PortRange, Project
 
@@ -20,6 +24,13 @@ SEED = {
     "quiculum-monitor": (3500, 3599),
     SHARED: (9000, 9999),
 }
+
+
+@contextmanager
+def setting_up() -> Iterator[None]:
+    """While this runs, no other Portal of the same database sets it up: two at once would make its tables twice."""
+    with sql.alone("set-up"):
+        yield
 
 
 class Seeding(Owning, Allocating):

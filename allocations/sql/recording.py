@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -137,6 +138,25 @@ def forget_requests(before: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM rate_limits WHERE settled_at < clock_timestamp()")
         cursor.execute("DELETE FROM idempotent_answers WHERE created_at < %s", (before,))
+
+
+@contextmanager
+def alone(what: str) -> Iterator[None]:
+    """Wait until nobody else does the same, and keep them waiting, over as many transactions as it takes.
+
+    On a session of its own: a lock of the working session would end with its first transaction.
+    """
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = 0")
+            cursor.execute("SET LOCAL statement_timeout = 0")
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {what}",))
+        yield
+    finally:
+        other.close()
 
 
 def one_at_a_time(what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from typing import Any
 
@@ -10,9 +11,9 @@ from django.conf import settings
 from django.core.management import CommandParser, call_command
 
 from allocations import access, listeners, words
-from allocations.errors import PortTaken
+from allocations.errors import InvalidValue, PortTaken
 from allocations.management.command import PortCommand
-from allocations.ports.seeding import OWN_PROJECT, OWN_SERVICE
+from allocations.ports.seeding import OWN_PROJECT, OWN_SERVICE, setting_up
 from portal.environment import is_loopback
 
 
@@ -43,13 +44,15 @@ class Command(PortCommand):
             os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | given)  # noqa: S606 no shell is meant
         host, port = settings.PORTAL_HOST, settings.PORTAL_PORT
         self._refuse_taken(port)
+        self._refuse_foreign(host, port)
         self.say("Setting up the database …")
-        call_command("migrate", interactive=False, verbosity=0)
-        added = self.ports.seed(port)
-        if added:
-            self.say(f"Added {words.listed(added)}.")
+        with setting_up():
+            call_command("migrate", interactive=False, verbosity=0)
+            added = self.ports.seed(port)
+            if added:
+                self.say(f"Added {words.listed(added)}.")
+            self._first_admin()
         call_command("collectstatic", interactive=False, verbosity=0)
-        self._first_admin()
         self._compare_own_port(port)
         shown = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
         self.say(f"Portal serves on http://{shown}:{port}   (Ctrl-C stops it)")
@@ -69,6 +72,20 @@ class Command(PortCommand):
                 f"Port {port} is in use: {who}{pid} listens on {found.address}. If it is another Portal, open it; "
                 f"otherwise serve on another port: PORTAL_PORT={port + 1} make up."
             )
+
+    def _refuse_foreign(self, host: str, port: int) -> None:
+        """An address that is not this machine's, before a web server tries it again and again."""
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as tried:
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+        except OSError as error:
+            raise InvalidValue(
+                f"Portal cannot serve on {host}:{port} ({error.strerror or error}): set PORTAL_HOST to an address of "
+                "this machine, such as 127.0.0.1, or 0.0.0.0 for all of them, and PORTAL_PORT to one you may open.",
+                field="host",
+            ) from None
 
     def _first_admin(self) -> None:
         password = access.make_first_admin(settings.PORTAL_ADMIN_PASSWORD)
