@@ -43,7 +43,9 @@ from typing import Any
 def quoted(value: object) -> str:
     """The value as a sentence quotes it: short, and harmless in a terminal."""
     text = json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 80 else text[:77] + '…"'
+    if len(text) <= 80:
+        return text
+    return text[:77] + ('…"' if text.startswith('"') else "…")
 
 
 class PortError(Exception):

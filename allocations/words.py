@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -31,6 +31,7 @@ TOKEN_LIFE, LONGEST_TOKEN_LIFE = timedelta(days=90), timedelta(days=366)
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,254}$"
 DURATION = r"([0-9]{1,5})\s*([mhdw])"
 # Control characters but tab and newline, and lone surrogates, which PostgreSQL or UTF-8 cannot carry.
+UNSTORABLE = "[\x00\ud800-\udfff]"  # a NUL, half of a surrogate pair
 UNSPEAKABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
@@ -88,6 +89,19 @@ def port_text(value: str, field: str = "port") -> int:
     if not re.fullmatch(r"[0-9]{1,6}", text):
         raise PortOutOfRange(f"{field} {quoted(value)} is not a whole number from 1 to 65535.", field=field)
     return port(int(text), field)
+
+
+def size(value: object) -> int:
+    """How many ports a range has."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LAST_PORT:
+        raise InvalidValue(f"size {quoted(value)} is not a number of ports from 1 to {LAST_PORT}.", field="size")
+    return value
+
+
+def size_text(value: str) -> int:
+    """How many ports a range has, written in ASCII digits."""
+    text = value.strip()
+    return size(int(text) if re.fullmatch(r"[0-9]{1,6}", text) else value)
 
 
 def span(first: object, last: object) -> tuple[int, int]:
@@ -150,11 +164,20 @@ def metadata(value: object) -> dict[str, Any]:
         raise InvalidValue("metadata holds something that JSON cannot carry.", field="metadata") from None
     if len(written) > 16_384:
         raise InvalidValue(f"metadata has {len(written)} characters; at most 16384 are kept.", field="metadata")
-    if "\\u0000" in written or UNSPEAKABLE.search(written):
+    if not is_speakable(value):
         raise InvalidValue("metadata has a NUL or a broken character in it.", field="metadata")
     if _depth(value) > 16:
         raise InvalidValue("metadata is nested more than 16 levels deep.", field="metadata")
     return value
+
+
+def is_speakable(value: object) -> bool:
+    """Whether no text in it, names of members among it, has what PostgreSQL or UTF-8 cannot carry."""
+    if isinstance(value, str):
+        return re.search(UNSTORABLE, value) is None
+    if isinstance(value, dict):
+        return all(is_speakable(name) and is_speakable(member) for name, member in value.items())
+    return all(is_speakable(item) for item in value) if isinstance(value, list) else True
 
 
 def _depth(value: object) -> int:
@@ -177,7 +200,7 @@ def expiry(value: object) -> datetime | None:
         raise InvalidValue(f"expiry {moment:%Y-%m-%d %H:%M} is in the past.", field="expires_at")
     if moment - now > LONGEST_RESERVATION:
         raise InvalidValue(f"expiry {moment:%Y-%m-%d} is more than ten years away.", field="expires_at")
-    return moment
+    return moment.astimezone(UTC)
 
 
 def expiry_text(value: str) -> datetime | None:

@@ -18,7 +18,7 @@ from whitenoise.responders import StaticFile
 logger = logging.getLogger("portal.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-FORWARDING = ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP", "HTTP_FORWARDED", "HTTP_CF_CONNECTING_IP", "HTTP_VIA")
+FORWARDING = re.compile(r"HTTP_(X_FORWARDED_\w+|X_REAL_IP|FORWARDED|VIA|TRUE_CLIENT_IP|X_CLIENT_IP|CDN_LOOP|CF_\w+)")
 HEADERS = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -99,7 +99,7 @@ def settle_client(request: HttpRequest) -> bool:
     Without one the forwarding headers are anybody's words, and go.
     """
     # Who comes through a proxy is not on this machine, whatever address it has here.
-    request.is_forwarded = any(name in request.META for name in FORWARDING)  # type: ignore[attr-defined]
+    request.is_forwarded = any(FORWARDING.fullmatch(name) for name in request.META)  # type: ignore[attr-defined]
     hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
     address = request.META.get("REMOTE_ADDR", "")
     if not is_trusted(address):

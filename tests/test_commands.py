@@ -85,6 +85,19 @@ class TestAllocate:
         run("allocate", "shop", "api")
         assert run("allocate", "shop", "api")[0] == "20500\n"
 
+    def test_what_it_does_not_change_is_told(self, ports: PortManager) -> None:
+        run("allocate", "shop", "api", "--type", "api")
+        out, err, status = run("allocate", "shop", "api", "--type", "web", "--description", "Shop")
+        assert (out, status) == ("20500\n", 0)
+        assert "shop/api holds 20500/tcp already" in err
+        assert "--type and --description changed nothing" in err
+        assert run("allocate", "shop", "api", "--type", "api")[1] == ""
+
+    def test_adopting_what_does_not_listen_is_told(self, ports: PortManager, listener: socket.socket) -> None:
+        assert run("allocate", "shop", "api", "--port", "20501", "--adopt") == ("20501\n", "", 0)
+        out, err, _ = run("allocate", "shop", "web", "--port", "20502", "--adopt")
+        assert (out, "Nothing listens on 20502/tcp now" in err) == ("20502\n", True)
+
     def test_new_gives_another(self, ports: PortManager) -> None:
         run("allocate", "shop", "api")
         assert run("allocate", "shop", "api", "--new")[0] == "20501\n"
@@ -299,6 +312,13 @@ class TestAudit:
 
     def test_unallocated_listeners_are_told(self, ports: PortManager, listener: socket.socket) -> None:
         assert "20501/tcp in shop: python" in run("audit")[0]
+
+    def test_a_host_that_holds_nothing_could_not_be_audited(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        out, err, status = run("audit", "--host", "loclhost")
+        assert (out, status) == ("", 2)
+        assert "Nothing is allocated on loclhost, so nothing was audited. Did you mean localhost?" in err
+        assert run("audit", "--host", "localhost")[2] == 1
 
     def test_json_is_the_payload(self, ports: PortManager, listener: socket.socket) -> None:
         ports.adopt("shop", "api", port=20501)

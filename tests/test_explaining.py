@@ -131,6 +131,7 @@ def test_another_host_is_asked_where_the_caller_knows_of_a_service(ports: PortMa
     with socket.create_server(("127.0.0.2", FIRST)) as server:
         unknown = ports.explain(FIRST, hostname=other_host)
         assert (unknown.answers, unknown.looked) == (None, False)
+        assert "whether anything listens there cannot be seen from here" in unknown.sentence
         ports.allocate("shop", "web", hostname=other_host)
         hidden = limited("bank").explain(FIRST, hostname=other_host)
         assert (hidden.answers, hidden.looked) == (None, False)

@@ -32,6 +32,16 @@ ARGUMENTS = ("body", "query")
 CODES = {InvalidValue.code, InvalidName.code, PortOutOfRange.code}
 
 
+# What a pattern asks for, in words.
+PATTERNS = {
+    "limit": "a whole number from 1 to 500",
+    "port": "a whole number from 1 to 65535",
+    "q": "text without control characters",
+    "cursor": "the cursor as `next` of the page before gave it",
+    "Idempotency-Key": "1 to 255 printable ASCII characters without spaces",
+}
+
+
 class PortalAPI(NinjaAPI):
     """django-ninja with problems for refusals."""
 
@@ -71,7 +81,7 @@ api.add_router("", history.router)
 
 @api.exception_handler(PortError)
 def _refused(request: HttpRequest, refusal: PortError) -> HttpResponse:
-    return problems.refused(refusal)
+    return problems.refused(refusal, request.path)
 
 
 @api.exception_handler(ValidationError)
@@ -99,6 +109,10 @@ def _place(loc: tuple[Any, ...]) -> str:
 def _message(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown field: correct its name, or leave it out"
+    if error["type"] == "string_pattern_mismatch":
+        return "use " + PATTERNS.get(_place(error["loc"]), "other characters")
+    if error["type"] == "too_long" and _place(error["loc"]) == "services":
+        return f"at most {error['ctx']['max_length']} services at once, not {error['ctx']['actual_length']}"
     if error["type"] == "missing":
         return "required" if _place(error["loc"]) else "a JSON object is required"
     return str(error["msg"])
@@ -114,7 +128,7 @@ def _known(request: HttpRequest, error: HttpError) -> HttpResponse:
     # django-ninja wraps what a parser raises.
     cause = error.__cause__
     if isinstance(cause, PortError):
-        return problems.refused(cause)
+        return problems.refused(cause, request.path)
     return problems.plain(cause.status_code if isinstance(cause, HttpError) else error.status_code)
 
 

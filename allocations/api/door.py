@@ -76,7 +76,8 @@ class StrictParser(Parser):
         if not isinstance(found, dict):
             raise errors.InvalidValue("The body is not a JSON object: send {…}.")
         _refuse_deep(found)
-        _refuse_unspeakable(found)
+        if not words.is_speakable(found):
+            raise errors.InvalidValue("The body has a NUL or half of a surrogate pair in it: neither is text.")
         return found
 
 
@@ -105,11 +106,6 @@ def _refuse_deep(value: Any) -> None:
             for child in (item.values() if isinstance(item, dict) else item)
             if isinstance(child, dict | list)
         ]
-
-
-def _refuse_unspeakable(found: Mapping[str, Any]) -> None:
-    if re.search("[\x00\ud800-\udfff]", json.dumps(found, ensure_ascii=False)) or "\\u0000" in json.dumps(found):
-        raise errors.InvalidValue("The body has a NUL or half of a surrogate pair in it: neither is text.")
 
 
 def door(

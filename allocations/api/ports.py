@@ -28,7 +28,7 @@ def audit(request: HttpRequest, query: Query[sent.AuditQuery]) -> HttpResponse:
     """Compare the registry with what listens, now. Callers within two seconds share one audit."""
     report = ports_of(request).shared_audit(query.project)
     is_bad = query.strict == "1" and not report.is_healthy
-    return answer(report.payload(), 503 if is_bad else 200)
+    return answer(report.payload(), 503, Retry_After="60") if is_bad else answer(report.payload())
 
 
 @router.get("/ports/explain", response=answers({200: shown.Explanation}, 404))

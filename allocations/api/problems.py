@@ -59,13 +59,17 @@ def problem(
     return JsonResponse(body, status=status, content_type=CONTENT_TYPE, headers=dict(headers or {}))
 
 
-def refused(refusal: PortError) -> HttpResponse:
-    """A refusal of PortManager. `details` holds the facts that `detail` tells in words."""
+def refused(refusal: PortError, path: str = "") -> HttpResponse:
+    """A refusal of PortManager. `details` holds the facts that `detail` tells in words.
+
+    Args:
+        path: what was asked, for names that differ from one body to the other.
+    """
     headers = {}
     facts = dict(refusal.details)
     if "retry_after" in facts:
         headers["Retry-After"] = str(facts.pop("retry_after"))
-    errors = [{"field": field_name(refusal), "message": refusal.sentence}] if refusal.field else []
+    errors = [{"field": field_name(refusal, path), "message": refusal.sentence}] if refusal.field else []
     return problem(refusal.status, refusal.code, refusal.sentence, errors=errors, headers=headers, **facts)
 
 
@@ -82,9 +86,18 @@ FIELDS = {
 }
 
 
-def field_name(refusal: PortError) -> str:
+# A project is called by its `name` where it is the thing itself, and so is a range.
+FIELDS_OF = {
+    "/api/projects": {"project": "name"},
+    "/api/ranges": {"range": "name"},
+    "/api/reservations": {"start port": "lastPort", "end port": "lastPort"},
+}
+
+
+def field_name(refusal: PortError, path: str = "") -> str:
     """The field as the API calls it; of many services at once with its place."""
-    name = FIELDS.get(refusal.field, refusal.field)
+    own = next((names for start, names in FIELDS_OF.items() if path.startswith(start)), {})
+    name = own.get(refusal.field) or FIELDS.get(refusal.field, refusal.field)
     return f"services.{refusal.details['index']}.{name}" if "index" in refusal.details else name
 
 

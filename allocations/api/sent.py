@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from uuid import UUID
@@ -10,6 +11,7 @@ from ninja import Schema
 from pydantic import (
     AfterValidator,
     AwareDatetime,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -69,9 +71,11 @@ if TYPE_CHECKING:
     Port: TypeAlias = int
     Start: TypeAlias = int
     End: TypeAlias = int
+    Size: TypeAlias = int
 else:
     ProjectName, ServiceName, RangeName = map(_name, (words.project_name, words.service_name, words.range_name))
     Port, Start, End = _port("port"), _port("start port"), _port("end port")
+    Size = Annotated[StrictInt, Field(ge=1, le=words.LAST_PORT), by(words.size)]
     Description, Note, ServiceType = _text("description", 2000), _text("note", 2000), _text("type", 100)
     Host = Annotated[StrictStr, Field(max_length=255, description="A host name or an IP address."), by(words.host)]
     Tunnel = Annotated[
@@ -83,8 +87,20 @@ Metadata = Annotated[
     Field(description="A JSON object of at most 16 KB, for your own use."),
     by(lambda value: words.metadata(value)),
 ]
+
+
+def _written(value: Any) -> Any:
+    """A moment is text: numbers would be read as seconds since 1970, and those as text, too."""
+    if isinstance(value, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T", value):
+        return value
+    told = {"sentence": 'not a moment: write text such as "2027-01-31T18:00:00Z"'}
+    raise PydanticCustomError("moment", "{sentence}", told)
+
+
 # The type first: the rule takes a moment, not its text.
-Expiry = Annotated[AwareDatetime, AfterValidator(lambda moment: checked(words.expiry, moment))]
+Expiry = Annotated[
+    AwareDatetime, BeforeValidator(_written), AfterValidator(lambda moment: checked(words.expiry, moment))
+]
 
 
 class Sent(Schema):
@@ -210,7 +226,7 @@ class Reserve(Sent):
 class AddProject(Sent):
     name: ProjectName
     description: Description = ""
-    size: Port = Field(words.DEFAULT_RANGE_SIZE, description="How many ports its range has.")
+    size: Size = Field(words.DEFAULT_RANGE_SIZE, description="How many ports its range has.")
     start: Start | None = Field(None, description="Its first port; null is the lowest free block.")
     shared: StrictBool = Field(False, description="Other projects may name its range.")
     with_range: StrictBool = True

@@ -4,9 +4,11 @@ import json
 from typing import Annotated
 
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 from pydantic import Field
 
-from allocations import payloads
+from allocations import payloads, words
 from allocations.errors import NotFound, PortError
 from allocations.models import Project
 from allocations.ports import PortManager
@@ -64,6 +66,11 @@ def migrate_service(
     service_name: Annotated[str, Field(validation_alias="serviceName", description="What the service is called")],
 ) -> str:
     """Leads through moving one service from the port it has now to the port that the registry gives it."""
+    for check, name in ((words.project_name, project_name), (words.service_name, service_name)):
+        try:
+            check(name)  # anything else would stand among the instructions
+        except PortError as refusal:
+            raise MCPError(INVALID_PARAMS, refusal.sentence) from refusal
     return (
         f"Move the service {service_name} of {project_name} to the port that Portal gives it, step by step:\n"
         f"1. Call get-port with projectName {project_name} and serviceName {service_name}, and remember the port.\n"

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import RequestDataTooBig
+from django.db import Error as DatabaseFault
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from mcp.server.transport_security import TransportSecuritySettings
@@ -14,6 +15,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from allocations.credentials import token_behind
 from allocations.errors import PortError
 from allocations.ports import PortManager
+from allocations.ports.refusals import refusal_of
 
 from . import context  # noqa: F401 the resources and the prompt
 from .server import asking, in_database
@@ -31,6 +33,11 @@ async def mcp(request: HttpRequest) -> HttpResponse:
         body = request.body
     except PortError as refusal:
         return _problem(refusal.status, refusal.sentence)
+    except DatabaseFault as fault:
+        known = refusal_of(fault)
+        if known is None:
+            raise
+        return _problem(known.status, known.sentence, **{"Retry-After": str(known.details.get("retry_after", 2))})
     except RequestDataTooBig:
         return _problem(413, "The message is too large.")
     if caller is None:

@@ -52,6 +52,8 @@ class Auditing(Operations):
         if host:
             asked = asked.filter(hostname=host)
         allocations = list(asked)
+        if host and not allocations and not listeners.is_this_host(host):
+            raise self._nothing_on(host)
         here = [a for a in allocations if listeners.is_this_host(a.hostname)]
         elsewhere = [a for a in allocations if not listeners.is_this_host(a.hostname)]
         look_here = host is None or listeners.is_this_host(host)
@@ -75,6 +77,13 @@ class Auditing(Operations):
         visible = self.visible_names()
         report.findings = [finding.told_to(visible) for finding in report.findings]
         return report
+
+    def _nothing_on(self, host: str) -> errors.UnknownAllocation:
+        """A mistyped host in a line of cron would be healthy for ever."""
+        seen = PortAllocation.objects.visible_to(self.caller).held().order_by().values_list("hostname", flat=True)
+        near = words.nearest(host, sorted({*seen.distinct(), words.LOCALHOST}))
+        hint = f" Did you mean {words.either(near)}?" if near else ""
+        return errors.UnknownAllocation(f"Nothing is allocated on {host}, so nothing was audited.{hint}", field="host")
 
     def _covered(self) -> set[tuple[str, int]]:
         held = PortAllocation.objects.held().values_list("hostname", "protocol", "port_number")

@@ -197,7 +197,11 @@ class Operations:
             )
         names = PortAllocation.objects.held().filter(project=project, service_name__isnull=False)
         near = words.nearest(service, [n for n in names.values_list("service_name", flat=True).distinct() if n])
-        hint = f"Did you mean {words.either(near)}?" if near else "Allocate one first."
+        hint = (
+            f"Did you mean {words.either(near)}?"
+            if near
+            else "It was never allocated one, or has released it: the history tells."
+        )
         raise errors.UnknownService(
             f"{project.name}/{service} holds no port. {hint}", field="service", project=project.name, nearest=near
         )
@@ -216,8 +220,7 @@ class Operations:
             "say which protocol or host, in the shell, by the API or in the dashboard" if same else "say which instance"
         )
         raise errors.Ambiguous(
-            f"{found[0].project.name}/{found[0].service_name} holds {len(found)} ports ({listed}): {which}, "
-            "or all of them.",
+            f"{found[0].project.name}/{found[0].service_name} holds {len(found)} ports ({listed}): {which}.",
             field="protocol" if same else "instance",
             candidates=[{"instance": a.instance, "port": a.port_number, "hostname": a.hostname} for a in found],
         )

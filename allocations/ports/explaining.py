@@ -67,7 +67,8 @@ class Explaining(Operations):
         listens = socket is not None or (answers is not None and answers.status == "up")
         shown = socket if is_known and visible else None
 
-        where, seen = f"{number}/{proto} on {host}", self._said_seen(shown, listens)
+        looked = here or (answers is not None and answers.status != "unknown")
+        where, seen = f"{number}/{proto} on {host}", self._said_seen(shown, listens, looked)
         moved = self._moved_from(number, host, proto, around) if held is None else None
         if held is not None:
             stands = self._standing_there(held, sockets) if visible else ""
@@ -97,7 +98,7 @@ class Explaining(Operations):
             port_range=around if is_known else None,
             allocation=held if visible else None,
             listener=shown,
-            looked=here or (answers is not None and answers.status != "unknown"),
+            looked=looked,
             answers=answers,
             sentence=f"{where} {sentence}; {seen}.",
             next_step=f"{step} {CALM}" if listens or (held is not None and held.status != Status.PENDING) else step,
@@ -105,7 +106,9 @@ class Explaining(Operations):
         )
 
     @staticmethod
-    def _said_seen(socket: listeners.Socket | None, listens: bool) -> str:
+    def _said_seen(socket: listeners.Socket | None, listens: bool, looked: bool) -> str:
+        if not looked:
+            return "whether anything listens there cannot be seen from here"
         if not listens:
             return "nothing was seen listening there"
         if socket is None:

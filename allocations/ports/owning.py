@@ -42,6 +42,7 @@ class Owning(Operations):
             RangeExhausted: no block of that size is free.
         """
         words.project_name(name)
+        words.size(size)
         if self.caller.projects is not None:
             raise errors.NotPermitted("You are limited to some projects, and may not add others: ask an admin.")
         self._refuse_taken_name(name)
@@ -231,10 +232,6 @@ class Owning(Operations):
         )
 
     def _free_block(self, size: int) -> int:
-        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= words.LAST_PORT:
-            raise errors.InvalidValue(
-                f"size {size} is not a number of ports from 1 to {words.LAST_PORT}.", field="size"
-            )
         first = sql.next_free_block(size)
         if first is None:
             raise errors.RangeExhausted(

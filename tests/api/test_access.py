@@ -42,7 +42,13 @@ class TestAnybody:
     def test_still_needs_a_good_token_if_one_is_sent(self, web: PortAllocation) -> None:
         assert Asking("ptl_wrong")("GET", "/api/ports").status_code == 401
 
-    @pytest.mark.parametrize("header", ["X-Forwarded-For", "CF-Connecting-IP", "Forwarded", "Via", "X-Real-IP"])
+    @pytest.mark.parametrize(
+        "header",
+        [
+            *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "Forwarded", "Via"),
+            *("CF-Connecting-IP", "CF-Ray", "X-Real-IP", "True-Client-IP", "CDN-Loop"),
+        ],
+    )
     def test_who_comes_through_a_proxy_is_not_on_this_machine(self, web: PortAllocation, header: str) -> None:
         assert Asking()("GET", "/api/ports", **{header.replace("-", "_"): "203.0.113.9"}).status_code == 401
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from django.test import Client
 
 from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager
@@ -202,7 +203,10 @@ def test_b47_a_full_range(operator: Asking, ports: PortManager) -> None:
     assert "Release a service" in full.json()["detail"]
 
 
-@pytest.mark.parametrize("moment", ["2020-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "2027-01-01T00:00:00", "soon", 5])
+@pytest.mark.parametrize(
+    "moment",
+    ["2020-01-01T00:00:00Z", "9999-12-31T00:00:00Z", "2027-01-01T00:00:00", "soon", 5, 1800000000, "1800000000"],
+)
 def test_b49_an_expiry_that_is_none(operator: Asking, moment: object) -> None:
     answer = operator("POST", "/api/reservations", {"project": "shop", "port": FIRST, "expiresAt": moment})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "expiresAt")
@@ -211,8 +215,61 @@ def test_b49_an_expiry_that_is_none(operator: Asking, moment: object) -> None:
 @pytest.mark.parametrize("many", [0, 501])
 def test_as_many_services_as_there_may_be(operator: Asking, many: int) -> None:
     asked = {"project": "shop", "services": [{"service": f"s{n}"} for n in range(many)]}
-    assert operator("POST", "/api/ports/batch", asked).status_code == 400
+    answer = operator("POST", "/api/ports/batch", asked)
+    assert answer.status_code == 400
+    assert many == 0 or answer.json()["detail"] == "services: at most 500 services at once, not 501."
     assert not PortAllocation.objects.exists()
+
+
+def test_any_zone_is_a_zone(operator: Asking) -> None:
+    """PostgreSQL takes no offset of more than 16 hours; the moment is what counts."""
+    asked = {"project": "shop", "port": FIRST, "expiresAt": "2027-01-02T00:00:00+23:59"}
+    answer = operator("POST", "/api/reservations", asked)
+    assert (answer.status_code, answer.json()["allocations"][0]["expiresAt"]) == (201, "2027-01-01T00:01:00+00:00")
+
+
+def test_text_that_only_looks_like_a_nul_is_text(operator: Asking) -> None:
+    given = operator("POST", "/api/ports", GOOD | {"metadata": {"path": "C:\\u0000"}})
+    assert (given.status_code, given.json()["metadata"]) == (201, {"path": "C:\\u0000"})
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("/api/ports?limit=501", "limit: use a whole number from 1 to 500."),
+        ("/api/ports/explain?port=abc", "port: use a whole number from 1 to 65535."),
+        ("/api/ports?q=%00", "q: use text without control characters."),
+    ],
+)
+def test_no_sentence_is_a_regular_expression(viewer: Asking, address: str, said: str) -> None:
+    assert viewer("GET", address).json()["detail"] == said
+
+
+def test_a_key_that_is_none(operator: Asking) -> None:
+    answer = operator("POST", "/api/ports", GOOD, Idempotency_Key="a b")
+    assert (answer.status_code, "1 to 255 printable ASCII characters" in answer.json()["detail"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "sent", "field"),
+    [
+        ("/api/projects", {"name": "bank"}, "name"),
+        ("/api/projects", {"name": "new", "size": 0}, "size"),
+        ("/api/ranges", {"project": "shop", "name": "bank", "start": 61000, "end": 61001}, "name"),
+        ("/api/reservations", {"project": "shop", "port": FIRST + 3, "lastPort": FIRST + 2}, "lastPort"),
+    ],
+)
+def test_a_field_is_called_as_it_was_sent(admin: Asking, address: str, sent: dict[str, object], field: str) -> None:
+    problem = admin("POST", address, sent).json()
+    assert [e["field"] for e in problem["errors"]] == [field]
+    if field == "size":
+        assert problem["detail"] == "size 0 is not a number of ports from 1 to 65535."
+
+
+@pytest.mark.parametrize("address", ["/api/openapi.json", "/api/docs"])
+def test_the_description_takes_no_other_method(viewer: Asking, address: str) -> None:
+    for client in (viewer.client, Client(enforce_csrf_checks=True)):
+        assert client.post(address).status_code == 405
 
 
 def test_what_changes_nothing_cannot_be_changed(operator: Asking, ports: PortManager) -> None:

@@ -24,7 +24,7 @@ class Command(PortCommand):
         project = self.ports.add_project(
             options["name"],
             description=options["description"],
-            size=words.port_text(options["size"], "size"),
+            size=words.size_text(options["size"]),
             start=words.port_text(options["start"], "start") if options["start"] is not None else None,
             shared=options["shared"],
         )

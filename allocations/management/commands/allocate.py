@@ -1,11 +1,13 @@
 """manage.py allocate: a port for a service, on standard output alone."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import errors, payloads, words
+from allocations import errors, listeners, payloads, words
 from allocations.management.command import PortCommand
+from allocations.models import PortAllocation
 from allocations.ports.allocating import MOST_AT_ONCE
 
 
@@ -61,3 +63,27 @@ class Command(PortCommand):
             return
         for allocation in given:
             self.print(allocation.port_number)
+        if options["adopt"]:
+            self._remark_silence(given[0])
+        elif not given[0].created:
+            self._remark_ignored(given[0], wanted)
+
+    def _remark_ignored(self, held: PortAllocation, wanted: Mapping[str, Any]) -> None:
+        """Who repeats the call with other wishes is told that they change nothing."""
+        said = {
+            "--type": (wanted["service_type"], held.service_type),
+            "--description": (wanted["description"], held.description),
+            "--cloudflare-hostname": (wanted["cloudflare_hostname"], held.cloudflare_hostname),
+            "--range": (wanted["range_name"], held.port_range.range_name),
+        }
+        ignored = [flag for flag, (wish, has) in said.items() if wish and wish != has]
+        if ignored:
+            self.say(
+                f"{held.label} holds {held.address} already, and stays as it is: {words.listed(ignored)} changed "
+                "nothing. Edit it on the dashboard, or use --new for another port."
+            )
+
+    def _remark_silence(self, adopted: PortAllocation) -> None:
+        here = listeners.is_this_host(adopted.hostname)
+        if here and listeners.is_listening(adopted.port_number, adopted.protocol) is None:
+            self.say(f"Nothing listens on {adopted.address} now: {adopted.label} holds it all the same.")
