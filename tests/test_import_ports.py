@@ -121,6 +121,44 @@ def test_dry_run_says_the_same_and_writes_nothing(ports: PortManager) -> None:
     assert [i.allocation.address for i in dry.imported] == [i.allocation.address for i in real.imported]
 
 
+HARMFUL = ["\x1b[31mred\x1b[2J", "right\u202eleft", "sur\ud800", "\x9b2J"]
+
+
+class TestWhatARowSaysIsHarmless:
+    @pytest.mark.parametrize("name", HARMFUL)
+    @pytest.mark.parametrize("how", [(), ("--json",)])
+    def test_on_a_terminal(self, ports: PortManager, tmp_path: Path, name: str, how: tuple[str, ...]) -> None:
+        rows = [{"project": "consilio", "service": "ok", "port": 3195}]
+        rows += [{"project": "consilio", "service": name, "port": 3190}]
+        rows += [{"project": "consilio", "service": name + end, "port": 3191} for end in "ab"]
+        (tmp_path / "list.json").write_text(json.dumps(rows))
+        out, _, status = run("import_ports", str(tmp_path / "list.json"), "--format", "json", *how)
+        assert status == 2
+        assert "is not a name" in out
+        assert "all claim 3191/tcp" in out
+        assert out.replace("\n", "").isprintable()
+
+    def test_in_json_nothing_of_it_is_lost(self, ports: PortManager, tmp_path: Path) -> None:
+        said = "c1 \x9b2J, left\u202eright, tag \U000e0041, straße 漢"
+        (tmp_path / "list.json").write_text(json.dumps([{"service": "a", "port": 3100, "description": said}]))
+        out = run("import_ports", str(tmp_path / "list.json"), "--json")[0]
+        assert out.replace("\n", "").isprintable()
+        assert "straße 漢" in out
+        assert json.loads(out)["imported"][0]["description"] == said
+
+    def test_in_what_is_no_import_at_all(self, tmp_path: Path) -> None:
+        (tmp_path / "list.yaml").write_text("- *left\u202eright\n")
+        err = run("import_ports", str(tmp_path / "list.yaml"), "--format", "yaml")[1]
+        assert "not YAML" in err
+        assert err.strip().isprintable()
+
+    def test_a_port_that_many_claim_is_told_in_a_short_sentence(self, ports: PortManager) -> None:
+        report = imported(ports, [{"service": f"{n}{'x' * 300}", "port": 3100} for n in range(500)])
+        assert len(report.left_out) == 500
+        assert len(report.left_out[0].reason) < 2000
+        assert report.left_out[0].reason.endswith("and 490 more all claim 3100/tcp")
+
+
 class TestCommand:
     def test_all_in_is_0_also_the_second_time(self, ports: PortManager) -> None:
         out, _, status = run("import_ports", str(DATA / "lsof.txt"), "--project", "consilio")

@@ -10,10 +10,21 @@ from pathlib import Path
 
 from .containers import compose, docker
 from .lists import csv_list, json_list, yaml_list
-from .rows import Reading, Row, Skipped, UnreadableInputError
+from .rows import Reading, Row, Skipped, UnreadableInputError, shown
 from .sockets import lsof, netstat, scan, ss
 
-__all__ = ["AUTO", "FORMATS", "Reading", "Row", "Skipped", "UnreadableInputError", "read", "read_source", "scan"]
+__all__ = [
+    "AUTO",
+    "FORMATS",
+    "Reading",
+    "Row",
+    "Skipped",
+    "UnreadableInputError",
+    "read",
+    "read_source",
+    "scan",
+    "shown",
+]
 
 FORMATS: dict[str, Callable[[str], Reading]] = {
     "lsof": lsof,

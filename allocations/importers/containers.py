@@ -31,7 +31,7 @@ def docker(text: str) -> Reading:
             reading.passed_over += not rows
         except (ValueError, RecursionError) as error:
             reason = str(error) if isinstance(error, RowError) else "not JSON"
-            reading.skipped.append(Skipped(number, shown(line), reason))
+            reading.skipped.append(Skipped(number, line, reason))
     return reading
 
 
@@ -80,7 +80,7 @@ def compose(text: str) -> Reading:
                         Row(number, service=str(service), project=project, port=port, protocol=protocol, is_hint=True)
                     )
             except RowError as error:
-                reading.skipped.append(Skipped(number, shown(f"{service}: {entry}"), str(error)))
+                reading.skipped.append(Skipped(number, f"{service}: {entry}", str(error)))
     return reading
 
 

@@ -62,7 +62,7 @@ def csv_list(text: str) -> Reading:
                 continue
             if len(values) != len(names):
                 reason = f"{len(values)} columns instead of {len(names)}"
-                reading.skipped.append(Skipped(rows.line_num, shown(separator.join(values)), reason))
+                reading.skipped.append(Skipped(rows.line_num, separator.join(values), reason))
                 continue
             entry = {name: value.strip() for name, value in zip(names, values, strict=True) if value.strip()}
             _add(reading, rows.line_num, entry, strict=False)
@@ -96,7 +96,7 @@ def _reading(name: str, entries: Iterable[Any], strict: bool) -> Reading:
         if isinstance(entry, dict):
             _add(reading, number, entry, strict)
         else:
-            reading.skipped.append(Skipped(number, shown(entry), "not an object with project, service and port"))
+            reading.skipped.append(Skipped(number, str(entry), "not an object with project, service and port"))
     return reading
 
 
@@ -104,7 +104,7 @@ def _add(reading: Reading, number: int, entry: Mapping[Any, Any], strict: bool) 
     try:
         reading.rows.append(_row(number, entry, strict))
     except RowError as error:
-        reading.skipped.append(Skipped(number, shown(dict(entry)), str(error)))
+        reading.skipped.append(Skipped(number, str(entry), str(error)))
 
 
 def _row(number: int, entry: Mapping[Any, Any], strict: bool) -> Row:

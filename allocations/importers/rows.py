@@ -11,6 +11,9 @@ LONGEST_SHOWN = 160
 class UnreadableInputError(ValueError):
     """The whole input is no use; the sentence says what was expected."""
 
+    def __init__(self, sentence: str) -> None:
+        super().__init__(harmless(sentence))
+
 
 class RowError(ValueError):
     """One row is no use; the sentence says why."""
@@ -47,11 +50,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that was left out."""
+    """A row that was left out. However it came here, what it says may be printed: input is not to be trusted."""
 
     line: int
     text: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", shown(self.text))
+        object.__setattr__(self, "reason", harmless(self.reason))
 
 
 @dataclass(slots=True)
@@ -65,9 +72,14 @@ class Reading:
     passed_over: int = 0
 
 
+def harmless(text: str) -> str:
+    """The text without what a terminal obeys or UTF-8 cannot carry: controls, marks of direction, lone surrogates."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def shown(text: object) -> str:
-    """A piece of the input as a report shows it: short, and harmless in a terminal."""
-    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+    """A piece of the input as a sentence shows it: short and harmless."""
+    plain = harmless(str(text))
     return plain if len(plain) <= LONGEST_SHOWN else plain[: LONGEST_SHOWN - 1] + "…"
 
 

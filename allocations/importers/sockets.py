@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from .rows import Reading, Row, RowError, Skipped, port_of, shown
+from .rows import Reading, Row, RowError, Skipped, port_of
 
 # None: the line is no listener.
 Parse = Callable[[int, list[str]], Row | None]
@@ -35,7 +35,7 @@ def _table(name: str, text: str, parse: Parse) -> Reading:
             row = parse(number, line.split())
         except (RowError, IndexError) as error:
             reason = str(error) if isinstance(error, RowError) else f"not a line of {name}"
-            reading.skipped.append(Skipped(number, shown(line), reason))
+            reading.skipped.append(Skipped(number, line, reason))
             continue
         if row is None or row.port is None:
             reading.passed_over += 1

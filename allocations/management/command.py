@@ -8,6 +8,7 @@ import getpass
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,8 +135,9 @@ class PortCommand(RichCommand):
         self.stdout.write(str(text))
 
     def json(self, value: object) -> None:
-        """The result as JSON."""
-        self.print(json.dumps(value, indent=2, ensure_ascii=False))
+        """The result as JSON, legible to people; what a terminal would obey is escaped."""
+        written = json.dumps(value, indent=2, ensure_ascii=False)
+        self.print(re.sub(r"[^\n -~]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], written))
 
     def csv(self, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """The result as CSV, safe to open in a spreadsheet."""

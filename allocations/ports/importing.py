@@ -12,12 +12,14 @@ from allocations import words
 from allocations.access import Role
 from allocations.audit import IMPORTED_FROM
 from allocations.errors import InvalidValue, PortError, UnknownProject
-from allocations.importers import Reading, Row, Skipped
+from allocations.importers import Reading, Row, Skipped, shown
 from allocations.models import PortAllocation, PortRange, Project
 
 from .allocating import Allocating
 from .base import operation
 from .wishes import wish
+
+MOST_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,14 @@ def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
             claims[row.hostname.lower(), row.protocol, row.port].append(row)
     for (_, protocol, port), claimed in claims.items():
         if len({(row.project, row.name) for row in claimed}) > 1:
-            lines = words.listed([f"line {row.line} ({row.name})" for row in claimed])
-            report.left_out += [
-                Skipped(row.line, f"{row.name} {port}", f"{lines} all claim {port}/{protocol}") for row in claimed
-            ]
+            reason = f"{_listed(claimed)} all claim {port}/{protocol}"
+            report.left_out += [Skipped(row.line, f"{row.name} {port}", reason) for row in claimed]
         else:
             free.append(claimed[0])
     return sorted(free, key=lambda row: row.line)
+
+
+def _listed(claimed: list[Row]) -> str:
+    """`line 1 (a) and line 2 (b)`; of very many only the first, as each of them is told this."""
+    lines = [f"line {row.line} ({shown(row.name)})" for row in claimed[:MOST_LISTED]]
+    return words.listed([*lines, f"{len(claimed) - MOST_LISTED} more"] if len(claimed) > MOST_LISTED else lines)
