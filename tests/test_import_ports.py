@@ -121,6 +121,44 @@ def test_dry_run_says_the_same_and_writes_nothing(ports: PortManager) -> None:
     assert [i.allocation.address for i in dry.imported] == [i.allocation.address for i in real.imported]
 
 
+LISTENS_ON_9001 = b'tcp LISTEN 0 5 127.0.0.1:9001 0.0.0.0:* users:(("python3",pid=13875,fd=3))'
+
+
+class TestPortsOfSharedRangesThatAreHeld:
+    @pytest.fixture
+    def sh(self, ports: PortManager) -> PortAllocation:
+        return ports.allocate("consilio", "sh", range_name="shared-services", port=9001)
+
+    def test_what_listens_there_is_its_holder(self, ports: PortManager, sh: PortAllocation) -> None:
+        report = ports.import_rows(read(LISTENS_ON_9001, "ss"))
+        assert [(i.allocation.pk, i.old) for i in report.already] == [(sh.pk, None)]
+        assert held() == {("consilio/sh", 9001)}
+
+    def test_so_is_a_service_of_its_name(self, ports: PortManager, sh: PortAllocation) -> None:
+        report = imported(ports, [{"service": "sh", "port": 9001}])
+        assert [i.allocation.pk for i in report.already] == [sh.pk]
+
+    def test_another_service_is_moved_within_the_range(self, ports: PortManager, sh: PortAllocation) -> None:
+        report = imported(ports, [{"service": "api2", "port": 9001}])
+        assert [(i.old, i.allocation.label) for i in report.moved] == [(9001, "shared-services/api2")]
+        again = imported(ports, [{"service": "api2", "port": 9001}])
+        assert [(i.old, i.allocation.label) for i in again.already] == [(9001, "shared-services/api2")]
+
+    def test_a_service_of_another_project_is_moved(self, ports: PortManager, sh: PortAllocation) -> None:
+        report = imported(ports, [{"project": "odin", "service": "sh", "port": 9001}])
+        assert [(i.old, i.allocation.address) for i in report.moved] == [(9001, "3300/tcp")]
+
+    def test_a_process_of_another_project_is_moved(self, ports: PortManager, sh: PortAllocation) -> None:
+        report = imported(ports, [{"project": "odin", "port": 9001}])
+        assert [(i.old, i.allocation.label) for i in report.moved] == [(9001, "odin/port-9001")]
+
+    def test_what_an_agent_asked_for_waits_for_the_decision(self, ports: PortManager) -> None:
+        ports.update_project("consilio", mode="ask")
+        PortManager(actor="agent", source="mcp").allocate("consilio", "sh", port=3150)
+        for rows in ([{"project": "consilio", "service": "sh", "port": 3150}], [{"port": 3150}]):
+            assert "nobody has decided yet" in imported(ports, rows).left_out[0].reason
+
+
 HARMFUL = ["\x1b[31mred\x1b[2J", "right\u202eleft", "sur\ud800", "\x9b2J"]
 
 

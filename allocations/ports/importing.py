@@ -13,11 +13,11 @@ from allocations.access import Role
 from allocations.audit import IMPORTED_FROM
 from allocations.errors import InvalidValue, PortError, UnknownProject
 from allocations.importers import Reading, Row, Skipped, shown
-from allocations.models import PortAllocation, PortRange, Project
+from allocations.models import PortAllocation, PortRange, Project, Status
 
 from .allocating import Allocating
 from .base import operation
-from .wishes import wish
+from .wishes import Wish, wish
 
 MOST_LISTED = 10
 
@@ -86,7 +86,9 @@ class Importing(Allocating):
         return sorted(rows, key=lies_elsewhere)
 
     def _import(self, row: Row, fallback: Project | None, report: ImportReport) -> None:
-        owner, around = self._owner(row, fallback)
+        around = self._around(row)
+        named = self._named(row)
+        owner = named or self._owner(row, around, fallback)
         asked = wish(
             row.name,
             service_type=row.service_type,
@@ -95,10 +97,10 @@ class Importing(Allocating):
             hostname=row.hostname,
             protocol=row.protocol,
         )
-        known = self._known(row, owner, asked.service or "", asked.hostname, asked.protocol)
+        known = self._known(row, asked, owner, is_named=named is not None)
         if known is not None:
             is_moved = row.port is not None and row.port != known.port_number
-            report.already.append(Imported(row.line, known, old=row.port if is_moved else None))
+            report.already.append(Imported(row.line, self._decided(known), old=row.port if is_moved else None))
             return
         wanted = {
             "service_type": asked.service_type,
@@ -111,45 +113,58 @@ class Importing(Allocating):
         if row.port is None:
             given = self.get_or_allocate(owner.name, row.name, **wanted)
             (report.imported if given.created else report.already).append(Imported(row.line, given))
-        elif own and not self._is_held(row.port, asked.hostname, asked.protocol):
+        elif own and not self._is_held(row.port, asked):
             report.imported.append(Imported(row.line, self.adopt(owner.name, row.name, port=row.port, **wanted)))
         else:
             given = self.allocate(owner.name, row.name, metadata={IMPORTED_FROM: row.port}, **wanted)
             report.moved.append(Imported(row.line, given, old=row.port))
 
-    def _owner(self, row: Row, fallback: Project | None) -> tuple[Project, PortRange | None]:
-        """Whose service it is: as the row says, else by the range that holds the port, else the fallback."""
-        around = None
-        if row.port is not None:
-            around = PortRange.objects.holding(words.port(row.port)).select_related("project").first()
-        if row.project is not None:
-            try:
-                return self._project(row.project), around
-            except (UnknownProject, InvalidValue):
-                if not row.is_hint:
-                    raise
+    def _around(self, row: Row) -> PortRange | None:
+        """The range that holds the row's port."""
+        if row.port is None:
+            return None
+        return PortRange.objects.holding(words.port(row.port)).select_related("project").first()
+
+    def _named(self, row: Row) -> Project | None:
+        """The project that the row names; a hint that Portal does not know names none."""
+        if row.project is None:
+            return None
+        try:
+            return self._project(row.project)
+        except (UnknownProject, InvalidValue):
+            if not row.is_hint:
+                raise
+            return None
+
+    def _owner(self, row: Row, around: PortRange | None, fallback: Project | None) -> Project:
+        """Whose service it is where no project is named: the range that holds the port decides, else the fallback."""
         if around is not None:
-            return self._project(around.project.name), around
+            return self._project(around.project.name)
         if fallback is not None:
-            return fallback, None
+            return fallback
         place = f"port {row.port} lies in no range" if row.port is not None else "it has no port"
         raise UnknownProject(f"{place} and no project is named: name one with --project, or add a range.")
 
-    def _known(self, row: Row, owner: Project, service: str, hostname: str, protocol: str) -> PortAllocation | None:
-        """What holds this row's port already, or was given to it by an earlier run."""
-        held = PortAllocation.objects.held().allocated().select_related("project", "port_range")
-        ours = held.filter(project=owner, service_name=service, hostname=hostname, protocol=protocol)
+    def _known(self, row: Row, asked: Wish, owner: Project, *, is_named: bool) -> PortAllocation | None:
+        """What holds this row's port already, or was given to it by an earlier run.
+
+        Whoever holds the port is it, as far as the row does not say otherwise: only its owner, where the row names
+        the project, and only that service, where it knows more than a process. In a shared range that matters.
+        """
+        held = PortAllocation.objects.held().exclude(status=Status.RESERVED).select_related("project", "port_range")
+        ours = held.filter(project=owner, service_name=asked.service, **asked.place)
         if row.port is None:
             return ours.filter(instance=0).first()
-        found = ours.filter(port_number=row.port).first() or ours.filter(metadata__importedFrom=row.port).first()
-        if found is None and row.service is None:
-            # Only a process is known: whoever holds the port is it.
-            found = held.filter(project=owner).at(row.port, hostname, protocol).first()
-        return found
+        there = held.visible_to(self.caller).at(row.port, **asked.place)
+        if is_named:
+            there = there.filter(project=owner)
+        if row.service is not None:
+            there = there.filter(service_name=asked.service)
+        return there.first() or ours.filter(metadata__importedFrom=row.port).first()
 
-    def _is_held(self, port: int, hostname: str, protocol: str) -> bool:
+    def _is_held(self, port: int, asked: Wish) -> bool:
         """By a service or another project's reservation; one's own reservation gives way to what it was made for."""
-        return PortAllocation.objects.held().allocated().at(port, hostname, protocol).exists()
+        return PortAllocation.objects.held().allocated().at(port, **asked.place).exists()
 
 
 def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
