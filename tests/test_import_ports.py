@@ -159,6 +159,25 @@ class TestPortsOfSharedRangesThatAreHeld:
             assert "nobody has decided yet" in imported(ports, rows).left_out[0].reason
 
 
+class TestReservations:
+    def test_one_of_another_project_is_kept(self, ports: PortManager) -> None:
+        ports.reserve("consilio", 9100)
+        report = imported(ports, [{"project": "odin", "service": "zz", "port": 9100}])
+        assert [(i.old, i.allocation.address) for i in report.moved] == [(9100, "3300/tcp")]
+        assert held() == {("consilio/(reserved)", 9100), ("odin/zz", 3300)}
+
+    def test_nobody_named_is_not_its_maker(self, ports: PortManager) -> None:
+        ports.reserve("consilio", 9001)
+        report = ports.import_rows(read(LISTENS_ON_9001, "ss"))
+        assert [(i.old, i.allocation.label) for i in report.moved] == [(9001, "shared-services/python3-9001")]
+
+    def test_ones_own_gives_way(self, ports: PortManager) -> None:
+        ports.reserve("consilio", 9100)
+        report = imported(ports, [{"project": "consilio", "service": "zz", "port": 9100}])
+        assert [i.allocation.port_number for i in report.imported] == [9100]
+        assert held() == {("consilio/zz", 9100)}
+
+
 HARMFUL = ["\x1b[31mred\x1b[2J", "right\u202eleft", "sur\ud800", "\x9b2J"]
 
 

@@ -113,7 +113,7 @@ class Importing(Allocating):
         if row.port is None:
             given = self.get_or_allocate(owner.name, row.name, **wanted)
             (report.imported if given.created else report.already).append(Imported(row.line, given))
-        elif own and not self._is_held(row.port, asked):
+        elif own and not self._is_held(row.port, asked, owner):
             report.imported.append(Imported(row.line, self.adopt(owner.name, row.name, port=row.port, **wanted)))
         else:
             given = self.allocate(owner.name, row.name, metadata={IMPORTED_FROM: row.port}, **wanted)
@@ -162,9 +162,10 @@ class Importing(Allocating):
             there = there.filter(service_name=asked.service)
         return there.first() or ours.filter(metadata__importedFrom=row.port).first()
 
-    def _is_held(self, port: int, asked: Wish) -> bool:
+    def _is_held(self, port: int, asked: Wish, owner: Project) -> bool:
         """By a service or another project's reservation; one's own reservation gives way to what it was made for."""
-        return PortAllocation.objects.held().allocated().at(port, **asked.place).exists()
+        held = PortAllocation.objects.held().at(port, **asked.place)
+        return held.exclude(project=owner, status=Status.RESERVED).exists()
 
 
 def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
