@@ -80,8 +80,12 @@ class TestRules:
         assert "line 1 (a) and line 2 (b)" in report.left_out[0].reason
         assert held() == set()
 
-    def test_the_same_row_twice_is_one(self, ports: PortManager) -> None:
-        assert len(imported(ports, [{"service": "a", "port": 3100}] * 2).imported) == 1
+    @pytest.mark.parametrize("port", [3100, 8080])
+    def test_the_same_row_twice_is_one_and_already_there(self, ports: PortManager, port: int) -> None:
+        report = imported(ports, [{"project": "consilio", "service": "a", "port": port}] * 2)
+        assert [i.line for i in report.imported + report.moved] == [1]
+        assert [i.line for i in report.already] == [2]
+        assert held() == {("consilio/a", 3100)}
 
     def test_without_a_port_it_gets_one(self, ports: PortManager) -> None:
         assert imported(ports, [{"project": "odin", "service": "a"}]).imported[0].allocation.port_number == 3300
@@ -231,6 +235,13 @@ class TestCommand:
         for out in moves:
             assert "8080  →  3100  tcp       consilio/legacy" in out
         assert "0 moved" in moves[1]
+
+    def test_a_move_that_stands_there_twice_is_listed_once(self, ports: PortManager, tmp_path: Path) -> None:
+        (tmp_path / "list.csv").write_text("project,service,port\n" + "consilio,a,8080\n" * 2)
+        for counts in ("0 imported, 1 moved, 1 already there, 0 left out", "0 imported, 0 moved, 2 already there"):
+            out = run("import_ports", str(tmp_path / "list.csv"))[0]
+            assert out.count("8080  →  3100") == 1
+            assert counts in out
 
     def test_one_line_passed_over_is_one(self, ports: PortManager) -> None:
         lines = run("import_ports", str(DATA / "ss_header.txt"))[1]

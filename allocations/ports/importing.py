@@ -169,7 +169,7 @@ class Importing(Allocating):
 
 
 def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
-    """The rows but for those that claim one port for two services, and repetitions."""
+    """The rows but for those that claim one port for two services. What is there twice is already there later on."""
     claims: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
     free: list[Row] = []
     for row in rows:
@@ -182,7 +182,7 @@ def _undisputed(rows: Iterable[Row], report: ImportReport) -> list[Row]:
             reason = f"{_listed(claimed)} all claim {port}/{protocol}"
             report.left_out += [Skipped(row.line, f"{row.name} {port}", reason) for row in claimed]
         else:
-            free.append(claimed[0])
+            free += claimed
     return sorted(free, key=lambda row: row.line)
 
 

@@ -55,8 +55,7 @@ class Command(PortCommand):
         if report.imported:
             self.print("Imported")
             self.table(("Port", "Protocol", "Service"), [_columns(i) for i in report.imported], numbers=(0,))
-        moves = report.moved + [i for i in report.already if i.old is not None]  # of an earlier run: its list is lost
-        if moves:
+        if moves := _moves(report):
             self.print("Moves: update the configuration of these services")
             rows = [(i.old, "→", *_columns(i)) for i in moves]
             self.table(("Old", "", "New", "Protocol", "Service"), rows, numbers=(0, 2))
@@ -72,6 +71,12 @@ class Command(PortCommand):
         if report.passed_over:
             lines = "line is" if report.passed_over == 1 else "lines are"
             self.say(f"{report.passed_over} {lines} passed over: headings and connections, no listeners.")
+
+
+def _moves(report: ImportReport) -> list[Imported]:
+    """Each move once, also those of an earlier run: its list is lost."""
+    moved = report.moved + [i for i in report.already if i.old is not None]
+    return list({(i.old, i.allocation.pk): i for i in moved}.values())
 
 
 def _columns(imported: Imported) -> tuple[object, ...]:
