@@ -24,7 +24,8 @@ def ports() -> PortManager:
 
 
 def imported(ports: PortManager, rows: list[dict[str, object]], **how: object) -> ImportReport:
-    return ports.import_rows(read(json.dumps(rows).encode(), "json"), **how)  # type: ignore[arg-type]
+    text = ",\n".join(map(json.dumps, rows))  # one row a line
+    return ports.import_rows(read(f"[{text}]".encode(), "json"), **how)  # type: ignore[arg-type]
 
 
 def held() -> set[tuple[str, int]]:
@@ -280,6 +281,21 @@ class TestCommand:
         with socket.create_server(("127.0.0.1", 3577)):
             run("import_ports", "--scan")
         assert any(label.startswith("quiculum-monitor/python") and port == 3577 for label, port in held())
+
+    def test_what_is_left_out_of_a_file_stands_on_a_line_of_it(self, ports: PortManager) -> None:
+        out = run("import_ports", str(DATA / "compose.yaml"))[0]
+        assert "Line  Reason" in out
+        assert "  16  the port is a variable without a default" in out
+        left_out = json.loads(run("import_ports", str(DATA / "compose.yaml"), "--json")[0])["leftOut"]
+        assert {row["line"] for row in left_out} == {16, 17}
+
+    def test_what_is_left_out_of_a_scan_stands_on_none(self, ports: PortManager) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 3577)):
+            out = run("import_ports", "--scan")[0]
+            told = json.loads(run("import_ports", "--scan", "--json")[0])
+            assert f"port {server.getsockname()[1]} lies in no range" in out
+        assert "Line" not in out
+        assert {row["line"] for row in told["leftOut"] + told["already"]} == {None}
 
     def test_neither_file_nor_scan(self) -> None:
         assert run("import_ports")[2] == 1

@@ -2,15 +2,16 @@
 
 import contextlib
 import gzip
+import json
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from allocations import importers
-from allocations.importers import FORMATS, UnreadableInputError, read, read_source
+from allocations.importers import FORMATS, UnreadableInputError, placed, read, read_source
 
 DATA = Path(__file__).parent / "data" / "import"
 Seen = set[tuple[int | None, str, str]]
@@ -195,6 +196,76 @@ class TestRowsThatAreWrong:
     def test_csv_bom_and_semicolons(self) -> None:
         reading = read("\N{BYTE ORDER MARK}service;port\na;3000\n".encode(), "csv")
         assert [(r.service, r.port) for r in reading.rows] == [("a", 3000)]
+
+
+PRETTY = """{
+  "note": ["a", {"b": "]"}],
+  "services":
+
+  [
+    {"service": "a", "port": 3000}, 7,
+    {
+      "service": "b",
+      "port": "3001"
+    }
+  ]
+}"""
+COMPOSE = """services:
+  web:
+    image: nginx
+
+    ports:
+      - "3000:80"
+      # nobody knows
+      - "${PORT}:81"
+      - target: 82
+        published: "3001"
+  db: {ports: ["3002:5432", "5433"]}
+  odd:
+    ports: "x:1"
+"""
+YAML = """# mine
+services:
+  - service: a
+    port: 3000
+
+  - {service: b, port: x}
+  - c
+"""
+
+
+class TestLinesAreThoseOfTheText:
+    @pytest.mark.parametrize(
+        ("text", "format", "rows", "skipped"),
+        [
+            (PRETTY, "json", [6], [6, 7]),
+            (PRETTY.replace("\n", "\r\n"), "json", [6], [6, 7]),
+            ('\n\n[\n{"service": "a"},\n{}]', "json", [4], [5]),
+            ('{"services": [], "services": [\n{"service": "a"}]}', "json", [2], []),
+            (YAML, "yaml", [3], [6, 7]),
+            (COMPOSE, "compose", [6, 9, 11], [8, 11, 13]),
+            ('service,port,description\n\na,3000,"two\nlines"\nb\nc,3001,\n"', "csv", [3, 6], [5, 7]),
+            ("service,port,description\na,3000,one\u2028line\nb\n", "csv", [2], [3]),
+            ("\ntcp LISTEN 0 5 1.1.1.1:80 *:* a\x85b\nx\n", "ss", [2], [3]),
+            ('\n{"Names": "a\u2028", "Ports": "0.0.0.0:80->80/tcp"}\nx', "docker", [2], [3]),
+        ],
+    )
+    def test_of_each_format(self, text: str, format: str, rows: list[int], skipped: list[int]) -> None:
+        reading = read(text.encode(), format)
+        assert ([r.line for r in reading.rows], [s.line for s in reading.skipped]) == (rows, skipped)
+
+    def test_a_scan_has_none(self) -> None:
+        assert read(b"service\na", "csv").has_lines
+        assert not importers.scan([]).has_lines
+
+
+@given(
+    st.recursive(st.none() | st.text() | st.integers(), lambda kind: st.lists(kind) | st.dictionaries(st.text(), kind))
+)
+@example({"services": [[], {"a": [1]}, '"]}']})
+def test_json_is_what_json_says(value: object) -> None:
+    for indent in (None, 2):
+        assert placed.from_json(json.dumps(value, indent=indent)) == value
 
 
 @given(st.binary(max_size=400), st.sampled_from(sorted(FORMATS)))

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, shown
+from .placed import Fields, Items, from_yaml
+from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, numbered, shown
 
 PORTS = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?->\d{1,5}(?:-\d{1,5})?/(tcp|udp)")
 DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^}]*)\}")
@@ -19,9 +20,7 @@ MOST_OF_A_SPAN = 1000
 def docker(text: str) -> Reading:
     """`docker ps --format json`: one JSON object a line. Compose's labels name project and service."""
     reading = Reading("docker")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered(text):
         try:
             found = json.loads(line)
             if not isinstance(found, dict) or "Ports" not in found or "Names" not in found:
@@ -61,27 +60,34 @@ def _published(number: int, found: dict[str, Any]) -> Iterator[Row]:
 def compose(text: str) -> Reading:
     """A Compose file: the published ports of its services, in the short and the long form."""
     try:
-        # Everything as text: YAML would read 22:22 as a number.
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 builds nothing but text, lists and mappings
+        found = from_yaml(text)
     except (yaml.YAMLError, RecursionError, ValueError):
         raise UnreadableInputError("not YAML") from None
     if not isinstance(found, dict) or not isinstance(found.get("services"), dict):
         raise UnreadableInputError("not a Compose file: it has no `services`")
     reading = Reading("compose")
     project = found.get("name") if isinstance(found.get("name"), str) else None
-    number = 0
     for service, description in found["services"].items():
-        ports = description.get("ports", []) if isinstance(description, dict) else []
-        for entry in ports if isinstance(ports, list) else [ports]:
-            number += 1
+        for line, entry in _entries_of_ports(description):
             try:
                 for port, protocol in _compose_ports(entry):
                     reading.rows.append(
-                        Row(number, service=str(service), project=project, port=port, protocol=protocol, is_hint=True)
+                        Row(line, service=str(service), project=project, port=port, protocol=protocol, is_hint=True)
                     )
             except RowError as error:
-                reading.skipped.append(Skipped(number, f"{service}: {entry}", str(error)))
+                reading.skipped.append(Skipped(line, f"{service}: {entry}", str(error)))
     return reading
+
+
+def _entries_of_ports(description: Any) -> Iterator[tuple[int, Any]]:
+    """The entries under `ports` of a service, each with its line."""
+    if not isinstance(description, Fields) or "ports" not in description:
+        return
+    ports = description["ports"]
+    if isinstance(ports, Items):
+        yield from ports.placed()
+    else:
+        yield description.lines["ports"], ports
 
 
 def _compose_ports(entry: Any) -> Iterator[tuple[int, str]]:

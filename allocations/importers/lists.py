@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from .placed import Items, from_json, from_yaml
 from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, shown
 
 # What a list may say -> the field of a Row.
@@ -29,7 +31,7 @@ MOST_ROWS = 100_000
 def json_list(text: str) -> Reading:
     """A JSON list of objects, or an object with one under `services` or `allocations`. Ports are JSON numbers."""
     try:
-        found = json.loads(text)
+        found = from_json(text)
     except json.JSONDecodeError as error:
         raise UnreadableInputError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     except (RecursionError, ValueError):  # the latter: a number of thousands of digits
@@ -40,7 +42,7 @@ def json_list(text: str) -> Reading:
 def yaml_list(text: str) -> Reading:
     """The same in YAML. Every value is read as text: no `no` becomes false, no `22:22` a number."""
     try:
-        found = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 builds nothing but text, lists and mappings
+        found = from_yaml(text)
     except yaml.YAMLError as error:
         raise UnreadableInputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
     except (RecursionError, ValueError):
@@ -52,22 +54,25 @@ def csv_list(text: str) -> Reading:
     """CSV with a heading of the same names, separated by commas or semicolons."""
     heading = text.split("\n", 1)[0]
     separator = ";" if heading.count(";") > heading.count(",") else ","
-    rows = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     reading = Reading("csv")
+    begin = 1
     try:
         names = [name.strip() for name in next(rows, [])]
         _check_heading(names)
+        begin = rows.line_num + 1
         for values in rows:
+            line, begin = begin, rows.line_num + 1  # a quoted value may hold line feeds
             if not any(value.strip() for value in values):
                 continue
             if len(values) != len(names):
                 reason = f"{len(values)} columns instead of {len(names)}"
-                reading.skipped.append(Skipped(rows.line_num, separator.join(values), reason))
+                reading.skipped.append(Skipped(line, separator.join(values), reason))
                 continue
             entry = {name: value.strip() for name, value in zip(names, values, strict=True) if value.strip()}
-            _add(reading, rows.line_num, entry, strict=False)
+            _add(reading, line, entry, strict=False)
     except csv.Error as error:
-        reading.skipped.append(Skipped(rows.line_num, "", f"{error}: from here on the rest was not read"))
+        reading.skipped.append(Skipped(begin, "", f"{error}: from here on the rest was not read"))
     return reading
 
 
@@ -80,34 +85,34 @@ def _check_heading(names: list[str]) -> None:
         raise UnreadableInputError("the heading names neither service nor port")
 
 
-def _entries(found: Any) -> list[Any]:
+def _entries(found: Any) -> Items:
     if isinstance(found, dict):
-        found = next((found[key] for key in ("services", "allocations") if isinstance(found.get(key), list)), found)
-    if not isinstance(found, list):
+        found = next((found[key] for key in ("services", "allocations") if isinstance(found.get(key), Items)), found)
+    if not isinstance(found, Items):
         raise UnreadableInputError("not a list of services, nor an object with one under `services` or `allocations`")
     if len(found) > MOST_ROWS:
         raise UnreadableInputError(f"{len(found)} rows are too many: at most {MOST_ROWS}")
     return found
 
 
-def _reading(name: str, entries: Iterable[Any], strict: bool) -> Reading:
+def _reading(name: str, entries: Items, strict: bool) -> Reading:
     reading = Reading(name)
-    for number, entry in enumerate(entries, start=1):
+    for line, entry in entries.placed():
         if isinstance(entry, dict):
-            _add(reading, number, entry, strict)
+            _add(reading, line, entry, strict)
         else:
-            reading.skipped.append(Skipped(number, str(entry), "not an object with project, service and port"))
+            reading.skipped.append(Skipped(line, str(entry), "not an object with project, service and port"))
     return reading
 
 
-def _add(reading: Reading, number: int, entry: Mapping[Any, Any], strict: bool) -> None:
+def _add(reading: Reading, line: int, entry: Mapping[Any, Any], strict: bool) -> None:
     try:
-        reading.rows.append(_row(number, entry, strict))
+        reading.rows.append(_row(line, entry, strict))
     except RowError as error:
-        reading.skipped.append(Skipped(number, str(entry), str(error)))
+        reading.skipped.append(Skipped(line, str(entry), str(error)))
 
 
-def _row(number: int, entry: Mapping[Any, Any], strict: bool) -> Row:
+def _row(line: int, entry: Mapping[Any, Any], strict: bool) -> Row:
     fields: dict[str, Any] = {}
     for key, value in entry.items():
         if key not in KEYS:
@@ -117,7 +122,7 @@ def _row(number: int, entry: Mapping[Any, Any], strict: bool) -> Row:
         fields[KEYS[key]] = _port(value, strict) if key == "port" else _text(key, value)
     if "service" not in fields and "port" not in fields:
         raise RowError("neither service nor port is given")
-    return Row(number, **fields)
+    return Row(line, **fields)
 
 
 def _text(key: Any, value: object) -> str:

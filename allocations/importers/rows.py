@@ -1,8 +1,10 @@
-"""What an importer delivers: rows with their line numbers, and what was left out and why."""
+"""What an importer delivers: rows with the lines on which they begin, and what was left out and why."""
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 LONGEST_SHOWN = 160
@@ -70,6 +72,15 @@ class Reading:
     skipped: list[Skipped] = field(default_factory=list)
     # Lines that are no listeners (established connections): counted, and no fault of the input.
     passed_over: int = 0
+    # Whether it was a text: the rows of a scan are only numbered.
+    has_lines: bool = True
+
+
+def numbered(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a text that are not blank, with their numbers as editors count: a form feed ends no line."""
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if line.strip():
+            yield number, line.rstrip("\n")
 
 
 def harmless(text: str) -> str:

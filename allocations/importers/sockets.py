@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from .rows import Reading, Row, RowError, Skipped, port_of
+from .rows import Reading, Row, RowError, Skipped, numbered, port_of
 
 # None: the line is no listener.
 Parse = Callable[[int, list[str]], Row | None]
@@ -28,9 +28,7 @@ def _table(name: str, text: str, parse: Parse) -> Reading:
     """One row for each listener; IPv4 and IPv6 of one socket, and the workers that share one, are one row."""
     reading = Reading(name)
     seen: set[tuple[int, str]] = set()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered(text):
         try:
             row = parse(number, line.split())
         except (RowError, IndexError) as error:
@@ -103,7 +101,7 @@ def netstat(text: str) -> Reading:
 
 def scan(sockets: Iterable[SeenSocket]) -> Reading:
     """What listens on this host now."""
-    reading = Reading("scan")
+    reading = Reading("scan", has_lines=False)
     seen: set[tuple[int, str]] = set()
     for number, found in enumerate(sockets, start=1):
         if (found.port, found.protocol) not in seen:

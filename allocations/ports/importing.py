@@ -24,7 +24,7 @@ MOST_LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """One row that has its port now; `old` is the one it must move away from."""
+    """One row that has its port now; `line` is where it begins, `old` the port that it must move away from."""
 
     line: int
     allocation: PortAllocation
@@ -42,6 +42,7 @@ class ImportReport:
     left_out: list[Skipped] = field(default_factory=list)
     passed_over: int = 0
     is_dry_run: bool = False
+    has_lines: bool = True
 
 
 class Importing(Allocating):
@@ -63,7 +64,11 @@ class Importing(Allocating):
         """
         fallback = self._project(project) if project else None
         report = ImportReport(
-            reading.format, left_out=list(reading.skipped), passed_over=reading.passed_over, is_dry_run=dry_run
+            reading.format,
+            left_out=list(reading.skipped),
+            passed_over=reading.passed_over,
+            is_dry_run=dry_run,
+            has_lines=reading.has_lines,
         )
         for row in self._in_place_first(_undisputed(reading.rows, report)):
             try:

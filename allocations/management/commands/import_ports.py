@@ -8,6 +8,7 @@ from django.core.management import CommandParser
 
 from allocations import importers, listeners, payloads
 from allocations.errors import InvalidValue
+from allocations.importers import Skipped
 from allocations.management.command import PortCommand
 from allocations.ports import Imported, ImportReport
 
@@ -61,8 +62,7 @@ class Command(PortCommand):
             self.table(("Old", "", "New", "Protocol", "Service"), rows, numbers=(0, 2))
         if report.left_out:
             self.print("Left out")
-            rows = [(s.line, s.reason, s.text) for s in report.left_out]
-            self.table(("Line", "Reason", "Row"), rows, numbers=(0,))
+            self._tell_left_out(report)
         would = "would be " if report.is_dry_run else ""
         self.print(
             f"{report.format}: {len(report.imported)} {would}imported, {len(report.moved)} {would}moved, "
@@ -71,6 +71,13 @@ class Command(PortCommand):
         if report.passed_over:
             lines = "line is" if report.passed_over == 1 else "lines are"
             self.say(f"{report.passed_over} {lines} passed over: headings and connections, no listeners.")
+
+    def _tell_left_out(self, report: ImportReport) -> None:
+        if report.has_lines:
+            rows = [(s.line, s.reason, s.text) for s in report.left_out]
+            self.table(("Line", "Reason", "Row"), rows, numbers=(0,))
+        else:
+            self.table(("Reason", "Row"), [(s.reason, s.text) for s in report.left_out])
 
 
 def _moves(report: ImportReport) -> list[Imported]:
@@ -85,8 +92,11 @@ def _columns(imported: Imported) -> tuple[object, ...]:
 
 
 def _payload(report: ImportReport) -> dict[str, Any]:
+    def line(of: Imported | Skipped) -> int | None:
+        return of.line if report.has_lines else None
+
     def rows(found: list[Imported]) -> list[dict[str, Any]]:
-        return [{"line": i.line, "old": i.old, **payloads.allocation(i.allocation)} for i in found]
+        return [{"line": line(i), "old": i.old, **payloads.allocation(i.allocation)} for i in found]
 
     return {
         "success": True,
@@ -95,5 +105,5 @@ def _payload(report: ImportReport) -> dict[str, Any]:
         "imported": rows(report.imported),
         "moved": rows(report.moved),
         "already": rows(report.already),
-        "leftOut": [{"line": s.line, "reason": s.reason, "row": s.text} for s in report.left_out],
+        "leftOut": [{"line": line(s), "reason": s.reason, "row": s.text} for s in report.left_out],
     }

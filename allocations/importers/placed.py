@@ -1,0 +1,98 @@
+"""JSON and YAML read so that lists know on which lines of the text their entries stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
+
+import yaml
+
+DECODER = json.JSONDecoder()
+GAP = re.compile(r"[ \t\r\n,:]*")  # what lies between two values
+
+
+class Items(list[Any]):
+    """A list with the line on which each of its items begins."""
+
+    def __init__(self, items: Iterable[Any], lines: Iterable[int]) -> None:
+        super().__init__(items)
+        self.lines = list(lines)
+
+    def placed(self) -> Iterator[tuple[int, Any]]:
+        """Each item with its line."""
+        return zip(self.lines, self, strict=True)
+
+
+class Fields(dict[Hashable, Any]):
+    """A mapping with the line on which the value of each key begins."""
+
+    def __init__(self, fields: dict[Hashable, Any], lines: dict[str, int]) -> None:
+        super().__init__(fields)
+        self.lines = lines
+
+
+def from_json(text: str) -> Any:
+    """What the JSON text says; its list, or the lists right in its object, are Items.
+
+    Raises:
+        ValueError, RecursionError: as json.loads(), which reads the text first: what follows need not look for faults.
+    """
+    found = json.loads(text)
+    at = _past_gap(text, 0)
+    if isinstance(found, list):
+        return _items(text, at)
+    if isinstance(found, dict):
+        parts = _parts(text, at)
+        for (_, key), (start, value) in zip(parts, parts, strict=True):
+            found[key] = _items(text, start) if isinstance(value, list) else value
+    return found
+
+
+def _items(text: str, at: int) -> Items:
+    items, lines = [], []
+    line, counted = 1, 0
+    for start, value in _parts(text, at):
+        line, counted = line + text.count("\n", counted, start), start
+        items.append(value)
+        lines.append(line)
+    return Items(items, lines)
+
+
+def _parts(text: str, at: int) -> Iterator[tuple[int, Any]]:
+    """What the list or the object that begins at `at` consists of: its items, or its keys and values by turns."""
+    at = _past_gap(text, at + 1)
+    while text[at] not in "]}":
+        value, end = DECODER.raw_decode(text, at)
+        yield at, value
+        at = _past_gap(text, end)
+
+
+def _past_gap(text: str, at: int) -> int:
+    gap = GAP.match(text, at)
+    return gap.end() if gap else at
+
+
+class Loader(yaml.BaseLoader):
+    """Builds nothing but text, Items and Fields."""
+
+    def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> Items:
+        return Items(super().construct_sequence(node, deep), [_line(item) for item in node.value])
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Fields:
+        lines = {key.value: _line(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+        return Fields(super().construct_mapping(node, deep), lines)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def from_yaml(text: str) -> Any:
+    """What the YAML text says. Every value is read as text: no `no` becomes false, no `22:22` a number.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is no YAML, or absurd.
+    """
+    return yaml.load(text, Loader=Loader)  # noqa: S506 see Loader
