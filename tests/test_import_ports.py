@@ -260,6 +260,18 @@ class TestCommand:
         assert "the input is empty" in err
         assert run("import_ports", "/dev/zero")[2] == 1
 
+    def test_a_list_of_which_nothing_can_be_read_says_why(self, ports: PortManager, tmp_path: Path) -> None:
+        (tmp_path / "list").write_text("project,service,port\nconsilio,api\nconsilio,web,3100,x\n")
+        out, _, status = run("import_ports", str(tmp_path / "list"))
+        assert status == 1
+        assert "2  2 columns instead of 3" in out
+        assert "csv: 0 imported, 0 moved, 0 already there, 2 left out." in out
+        (tmp_path / "list").write_text('[{"project": "consilio", "service": "api", "port": "3180"},\n]')
+        out, err, status = run("import_ports", str(tmp_path / "list"))
+        assert (out, status) == ("", 1)
+        assert "in line " in err
+        assert held() == set()
+
     def test_the_moves_are_a_list_to_work_through(self, ports: PortManager) -> None:
         out = run("import_ports", str(DATA / "services.json"))[0]
         assert "8080  →  3100  tcp       consilio/legacy" in out

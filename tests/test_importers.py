@@ -157,6 +157,62 @@ class TestWhatIsNoInput:
                 read_source(name)
 
 
+class TestWhatAutoSaysOfInputWithoutRows:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("service,port\n", r"no rows \(csv\)"),
+            ("service,port,port\na,1,1\n", r"the heading names port twice \(taken for csv"),
+            ("service,bogus\na,1\n", "the heading names bogus; known are project"),
+            ("prot;number\na;1\n", "the heading names prot; known"),
+            ("type\napi\n", "neither service nor port"),
+            ("{}", r"not a list of services.*\(taken for json"),
+            (" \n[]", r"no rows \(json\)"),
+            ('[{"service": "a"},\n {"service": "b"},]', r"not JSON: .* in line 2, column \d+ \(taken for json"),
+            ('\N{BYTE ORDER MARK}\n {"service": "a",}', "not JSON: .* in line 2, column"),
+            ("{service: a, port: 3000}", "not JSON: .* in line 1, column 2"),
+            ("[{service: a, port: 3000}]", "not JSON: .* in line 1, column 3"),
+            ('{"Names": "a", "Ports": ""}\n{"Names": "b", "Ports": "80/tcp"}', r"no rows \(docker\)"),
+            ("services:\n  web: {image: nginx}\n", r"no rows \(compose\)"),
+            ("services:\n  web:\n\tports: []\n", r"not YAML: .*line 3, column 1 .*\(taken for yaml"),
+            ("# mine\n\nname: x\n", r"not a list of services.*\(taken for yaml"),
+            ("Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n", r"no rows \(ss\)"),
+            ("tcp ESTAB 0 0 127.0.0.1:80 127.0.0.1:5000\n", r"no rows \(ss\)"),
+            ("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n", "no rows of any known format"),
+            ("Dear Sir,\n", "the heading names Dear Sir; known"),
+        ],
+    )
+    def test_a_sentence(self, text: str, said: str) -> None:
+        with pytest.raises(UnreadableInputError, match=said):
+            read(text.encode())
+
+    @pytest.mark.parametrize(
+        ("text", "format", "reason"),
+        [
+            ("service,port\na,1,2\nb\n", "csv", "3 columns instead of 2"),
+            ("service,port\na,x\n", "csv", "port must be a whole number"),
+            ("[1]", "json", "not an object"),
+            ('{"services": [{"port": "3180"}]}', "json", "port must be a whole number"),
+            ('[{"service": "a",\n"port": "3180"}]', "json", "port must be a whole number"),
+            ("- service: a\n  port: x\n", "yaml", "port must be a whole number"),
+            ("services: {web: {ports: ['80']}}", "compose", "no host port is published"),
+            ('{"services": {"web": {"ports": ["80"]}}}', "compose", "no host port is published"),
+            ("tcp LISTEN 0 5 127.0.0.1:99999 0.0.0.0:*\n", "ss", "no port from 1 to 65535"),
+            ("node 1 r 1u IPv4 1 0t0 TCP *:0 (LISTEN)\n", "lsof", "no port from 1 to 65535"),
+        ],
+    )
+    def test_reasons(self, text: str, format: str, reason: str) -> None:
+        reading = read(text.encode())
+        assert (reading.format, reading.rows) == (format, [])
+        assert reason in reading.skipped[0].reason
+
+    def test_what_begins_like_json_may_be_something_else(self) -> None:
+        assert read(b'{"services": {"web": {"ports": ["3000:80"]}}}').format == "compose"
+        assert read(b"[root@host ~]# ss -tulpnH\ntcp LISTEN 0 5 127.0.0.1:80 0.0.0.0:*\n").format == "ss"
+        assert read(b'\n {"Names": "a", "Ports": "0.0.0.0:80->80/tcp"}').format == "docker"
+        assert read(b"[{service: a}]", "yaml").format == "yaml"
+
+
 class TestRowsThatAreWrong:
     @pytest.mark.parametrize(
         ("entry", "said"),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from .containers import compose, docker
-from .lists import csv_list, json_list, yaml_list
+from .formats import FORMATS, read_as, recognise
 from .rows import Reading, Row, Skipped, UnreadableInputError, shown
-from .sockets import lsof, netstat, scan, ss
+from .sockets import scan
 
 __all__ = [
     "AUTO",
@@ -26,16 +24,6 @@ __all__ = [
     "shown",
 ]
 
-FORMATS: dict[str, Callable[[str], Reading]] = {
-    "lsof": lsof,
-    "ss": ss,
-    "netstat": netstat,
-    "docker": docker,
-    "compose": compose,
-    "json": json_list,
-    "yaml": yaml_list,
-    "csv": csv_list,
-}
 AUTO = "auto"
 LARGEST_INPUT = 10 * 1024 * 1024  # bytes
 
@@ -44,30 +32,13 @@ def read(data: bytes, format: str = AUTO) -> Reading:
     """Read an input.
 
     Args:
-        format: a name of FORMATS, or auto: the format under which most rows make sense, in the order of FORMATS.
+        format: a name of FORMATS, or auto: the one in which most of it makes sense.
 
     Raises:
         UnreadableInputError: it is no text, too large, empty, or of none of the formats.
     """
     text = _text(data)
-    if format != AUTO:
-        reading = FORMATS[format](text)
-        if not reading.rows and not reading.skipped:
-            raise UnreadableInputError(f"the input holds no rows ({reading.format})")
-        return reading
-    best: Reading | None = None
-    for parse in FORMATS.values():
-        try:
-            reading = parse(text)
-        except UnreadableInputError:
-            continue
-        if reading.rows and (best is None or len(reading.rows) > len(best.rows)):
-            best = reading
-    if best is None:
-        raise UnreadableInputError(
-            f"the input holds no rows of any known format (tried {', '.join(FORMATS)}): name its --format to hear more"
-        )
-    return best
+    return recognise(text) if format == AUTO else read_as(format, text)
 
 
 def _text(data: bytes) -> str:

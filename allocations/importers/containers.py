@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
 from .placed import Fields, Items, from_yaml
-from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, numbered, shown
+from .rows import ForeignLineError, Reading, Row, RowError, UnreadableInputError, numbered, shown
 
 PORTS = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?->\d{1,5}(?:-\d{1,5})?/(tcp|udp)")
 DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^}]*)\}")
@@ -24,13 +22,14 @@ def docker(text: str) -> Reading:
         try:
             found = json.loads(line)
             if not isinstance(found, dict) or "Ports" not in found or "Names" not in found:
-                raise RowError("not a line of docker ps --format json: Names or Ports is missing")
+                raise ForeignLineError("not a line of docker ps --format json: Names or Ports is missing")
             rows = list(_published(number, found))
             reading.rows += rows
             reading.passed_over += not rows
-        except (ValueError, RecursionError) as error:
-            reason = str(error) if isinstance(error, RowError) else "not JSON"
-            reading.skipped.append(Skipped(number, line, reason))
+        except RowError as error:
+            reading.leave_out(number, line, error)
+        except (ValueError, RecursionError):
+            reading.leave_out(number, line, ForeignLineError("not JSON"))
     return reading
 
 
@@ -59,10 +58,7 @@ def _published(number: int, found: dict[str, Any]) -> Iterator[Row]:
 
 def compose(text: str) -> Reading:
     """A Compose file: the published ports of its services, in the short and the long form."""
-    try:
-        found = from_yaml(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        raise UnreadableInputError("not YAML") from None
+    found = from_yaml(text)
     if not isinstance(found, dict) or not isinstance(found.get("services"), dict):
         raise UnreadableInputError("not a Compose file: it has no `services`")
     reading = Reading("compose")
@@ -75,7 +71,7 @@ def compose(text: str) -> Reading:
                         Row(line, service=str(service), project=project, port=port, protocol=protocol, is_hint=True)
                     )
             except RowError as error:
-                reading.skipped.append(Skipped(line, f"{service}: {entry}", str(error)))
+                reading.leave_out(line, f"{service}: {entry}", error)
     return reading
 
 

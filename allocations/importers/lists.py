@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from .placed import Items, from_json, from_yaml
 from .rows import Reading, Row, RowError, Skipped, UnreadableInputError, shown
 
@@ -30,24 +28,12 @@ MOST_ROWS = 100_000
 
 def json_list(text: str) -> Reading:
     """A JSON list of objects, or an object with one under `services` or `allocations`. Ports are JSON numbers."""
-    try:
-        found = from_json(text)
-    except json.JSONDecodeError as error:
-        raise UnreadableInputError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
-    except (RecursionError, ValueError):  # the latter: a number of thousands of digits
-        raise UnreadableInputError("not a list of services: it is nested too deep or holds absurd numbers") from None
-    return _reading("json", _entries(found), strict=True)
+    return _reading("json", _entries(from_json(text)), strict=True)
 
 
 def yaml_list(text: str) -> Reading:
     """The same in YAML. Every value is read as text: no `no` becomes false, no `22:22` a number."""
-    try:
-        found = from_yaml(text)
-    except yaml.YAMLError as error:
-        raise UnreadableInputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
-    except (RecursionError, ValueError):
-        raise UnreadableInputError("not a list of services: it is nested too deep or holds broken values") from None
-    return _reading("yaml", _entries(found), strict=False)
+    return _reading("yaml", _entries(from_yaml(text)), strict=False)
 
 
 def csv_list(text: str) -> Reading:
@@ -109,7 +95,7 @@ def _add(reading: Reading, line: int, entry: Mapping[Any, Any], strict: bool) ->
     try:
         reading.rows.append(_row(line, entry, strict))
     except RowError as error:
-        reading.skipped.append(Skipped(line, str(entry), str(error)))
+        reading.leave_out(line, str(entry), error)
 
 
 def _row(line: int, entry: Mapping[Any, Any], strict: bool) -> Row:

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from .rows import UnreadableInputError
+
 DECODER = json.JSONDecoder()
 GAP = re.compile(r"[ \t\r\n,:]*")  # what lies between two values
 
@@ -37,9 +39,18 @@ def from_json(text: str) -> Any:
     """What the JSON text says; its list, or the lists right in its object, are Items.
 
     Raises:
-        ValueError, RecursionError: as json.loads(), which reads the text first: what follows need not look for faults.
+        UnreadableInputError: it is no JSON; the sentence says where.
     """
-    found = json.loads(text)
+    try:
+        return _placed(json.loads(text), text)
+    except json.JSONDecodeError as error:
+        raise UnreadableInputError(f"not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except (RecursionError, ValueError):  # the latter: a number of thousands of digits
+        raise UnreadableInputError("not a list of services: it is nested too deep or holds absurd numbers") from None
+
+
+def _placed(found: Any, text: str) -> Any:
+    """`found`, which is what the text says, so that nothing here need look for faults of the text."""
     at = _past_gap(text, 0)
     if isinstance(found, list):
         return _items(text, at)
@@ -93,6 +104,15 @@ def from_yaml(text: str) -> Any:
     """What the YAML text says. Every value is read as text: no `no` becomes false, no `22:22` a number.
 
     Raises:
-        yaml.YAMLError, ValueError, RecursionError: it is no YAML, or absurd.
+        UnreadableInputError: it is no YAML; the sentence says where.
     """
-    return yaml.load(text, Loader=Loader)  # noqa: S506 see Loader
+    try:
+        return yaml.load(text, Loader=Loader)  # noqa: S506 see Loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UnreadableInputError(f"not YAML: {error.problem or error.context}{place}") from None
+    except yaml.YAMLError as error:
+        raise UnreadableInputError(f"not YAML: {' '.join(str(error).split())[:200]}") from None
+    except (RecursionError, ValueError):
+        raise UnreadableInputError("not a list of services: it is nested too deep or holds broken values") from None

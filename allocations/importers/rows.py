@@ -21,6 +21,10 @@ class RowError(ValueError):
     """One row is no use; the sentence says why."""
 
 
+class ForeignLineError(RowError):
+    """A line that is nothing of the format. An input of many such lines is of another format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One service as the input tells of it. Names and hosts are not checked yet: PortManager does that.
@@ -74,6 +78,23 @@ class Reading:
     passed_over: int = 0
     # Whether it was a text: the rows of a scan are only numbered.
     has_lines: bool = True
+    # How many of those that were skipped are nothing of this format.
+    foreign: int = 0
+
+    @property
+    def understood(self) -> int:
+        """How much of it is of this format, whether it is of use or not."""
+        return len(self.rows) + len(self.skipped) - self.foreign + self.passed_over
+
+    @property
+    def is_of_another_format(self) -> bool:
+        """Whether it looks like something else, in which some line may look like this by chance."""
+        return not self.rows and self.foreign > 0 and self.foreign >= self.understood
+
+    def leave_out(self, line: int, text: str, error: RowError) -> None:
+        """Skip a row, for the reason that its error tells."""
+        self.skipped.append(Skipped(line, text, str(error)))
+        self.foreign += isinstance(error, ForeignLineError)
 
 
 def numbered(text: str) -> Iterator[tuple[int, str]]:

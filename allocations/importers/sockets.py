@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from .rows import Reading, Row, RowError, Skipped, numbered, port_of
+from .rows import ForeignLineError, Reading, Row, RowError, numbered, port_of
 
 # None: the line is no listener.
 Parse = Callable[[int, list[str]], Row | None]
@@ -31,9 +31,11 @@ def _table(name: str, text: str, parse: Parse) -> Reading:
     for number, line in numbered(text):
         try:
             row = parse(number, line.split())
-        except (RowError, IndexError) as error:
-            reason = str(error) if isinstance(error, RowError) else f"not a line of {name}"
-            reading.skipped.append(Skipped(number, line, reason))
+        except RowError as error:
+            reading.leave_out(number, line, error)
+            continue
+        except IndexError:
+            reading.leave_out(number, line, ForeignLineError(f"not a line of {name}"))
             continue
         if row is None or row.port is None:
             reading.passed_over += 1
@@ -51,7 +53,7 @@ def lsof(text: str) -> Reading:
             return None
         place = next((i for i, word in enumerate(words) if word in ("TCP", "UDP")), None)
         if place is None or place < 3:
-            raise RowError("not a line of lsof -i: TCP or UDP is missing")
+            raise ForeignLineError("not a line of lsof -i: TCP or UDP is missing")
         address, state = words[place + 1], " ".join(words[place + 2 :])
         if "->" in address or (words[place] == "TCP" and state != "(LISTEN)"):
             return None
@@ -71,9 +73,9 @@ def ss(text: str) -> Reading:
         protocol = words[0] if words[0] in ("tcp", "udp") else "tcp"
         columns = words[1:] if words[0] in ("tcp", "udp") else words
         if columns[0] not in ("LISTEN", "UNCONN"):
-            if re.fullmatch(r"[A-Z0-9-]+", columns[0]) and len(columns) >= 5:
+            if re.fullmatch(r"[A-Z][A-Z0-9-]+", columns[0]) and columns[1].isdigit() and columns[2].isdigit():
                 return None  # a connection, or a protocol without ports
-            raise RowError("not a line of ss -tulpn: LISTEN or UNCONN is missing")
+            raise ForeignLineError("not a line of ss -tulpn: LISTEN or UNCONN is missing")
         owner = PROCESS.search(" ".join(columns[5:]))
         return Row(line, port=port_of(columns[3]), protocol=protocol, process=owner[1] if owner else "")
 
@@ -86,8 +88,8 @@ def netstat(text: str) -> Reading:
     def parse(line: int, words: list[str]) -> Row | None:
         if words[0] in ("Active", "Proto", "Prot"):
             return None
-        if not re.fullmatch(r"(tcp|udp)6?", words[0]):
-            raise RowError("not a line of netstat -tulpn: it begins with tcp or udp")
+        if not re.fullmatch(r"(tcp|udp)6?", words[0]) or not words[1].isdigit():
+            raise ForeignLineError("not a line of netstat -tulpn: it begins with tcp or udp and a number")
         protocol, local, foreign = words[0][:3], words[3], words[4]
         if protocol == "tcp" and words[5] != "LISTEN":
             return None
