@@ -150,6 +150,12 @@ class TestWhatIsNoInput:
         reading = read(b"- !!python/object/apply:os.system ['true']\n", "yaml")
         assert reading.rows == []
 
+    @pytest.mark.parametrize("format", ["yaml", "compose", "auto"])
+    def test_yaml_whose_aliases_explode(self, format: str) -> None:
+        eights = [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 8)]
+        with pytest.raises(UnreadableInputError, match="aliases make it too large in line 7"):
+            read(f"- &a0 [{'x' * 400}]\n{''.join(eights)}- {{services: *a7}}".encode(), format)
+
     def test_files(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
         for name in (str(tmp_path), str(tmp_path / "missing"), str(tmp_path / "fifo"), "/dev/zero", "a\0b"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ import yaml
 from .rows import UnreadableInputError
 
 DECODER = json.JSONDecoder()
+MOST_CHARACTERS = 50_000_000  # several times what may be written without aliases
 GAP = re.compile(r"[ \t\r\n,:]*")  # what lies between two values
 
 
@@ -86,14 +88,31 @@ def _past_gap(text: str, at: int) -> int:
 
 
 class Loader(yaml.BaseLoader):
-    """Builds nothing but text, Items and Fields."""
+    """Builds nothing but text, Items and Fields, and not more of them than could be written out."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.weights: dict[yaml.Node, int] = {}
 
     def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> Items:
-        return Items(super().construct_sequence(node, deep), [_line(item) for item in node.value])
+        items = super().construct_sequence(node, deep)
+        self._weigh(node, node.value)
+        return Items(items, [_line(item) for item in node.value])
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Fields:
         lines = {key.value: _line(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
-        return Fields(super().construct_mapping(node, deep), lines)
+        fields = super().construct_mapping(node, deep)
+        self._weigh(node, chain.from_iterable(node.value))
+        return Fields(fields, lines)
+
+    def _weigh(self, node: yaml.Node, parts: Iterable[yaml.Node]) -> None:
+        """Refuse what a few aliases of aliases make of a short text: a report that shows it would fill the memory."""
+        weight = 1 + sum(self.weights.get(part, len(part.value) + 1) for part in parts)
+        if weight > MOST_CHARACTERS:
+            raise yaml.constructor.ConstructorError(
+                problem="its aliases make it too large", problem_mark=node.start_mark
+            )
+        self.weights[node] = weight
 
 
 def _line(node: yaml.Node) -> int:
