@@ -14,6 +14,19 @@ from django.utils.timesince import timesince
 register = template.Library()
 
 STATES = {"up": "listening", "down": "not-running"}
+FIELDS = {
+    "service_name": "service",
+    "service_type": "type",
+    "expires_at": "expires",
+    "released_at": "released",
+    "range_name": "name",
+    "start_port": "from port",
+    "end_port": "to port",
+    "is_shared": "shared",
+    "is_active": "active",
+    "agent_quota": "ports per token",
+    "cloudflare_hostname": "Cloudflare hostname",
+}
 WORDS = {"not-running": "not running", "allocated": "not audited yet", "unallocated": "unallocated listener"}
 
 
@@ -35,6 +48,12 @@ def _ago(at: datetime) -> str:
 def in_words(state: str) -> str:
     """What a state is called."""
     return WORDS.get(state, state)
+
+
+@register.filter
+def field_in_words(column: str) -> str:
+    """A column of the history, as the forms call it."""
+    return FIELDS.get(column, column.replace("_", " "))
 
 
 @register.filter

@@ -14,6 +14,7 @@ from allocations.forms import ConnectForm
 from allocations.pages import caller_of, door, page, ports_of, posted
 
 PLACEHOLDER = "ptl_…"
+ASKED = {"type": "promptString", "id": "portal-token", "description": "Portal token (ptl_…)", "password": True}
 GUIDE = """\
 ## Ports
 
@@ -52,16 +53,24 @@ def _is_here_alone(name: str) -> bool:
     return bool(os.environ.get(name)) and name not in settings.ENV_FILE_NAMES
 
 
+def _http(url: str, token: str) -> dict[str, object]:
+    return {"type": "http", "url": url, "headers": {"Authorization": f"Bearer {token}"}}
+
+
 def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
     url, manage = request.build_absolute_uri("/mcp"), str(settings.BASE_DIR / "manage.py")
     bearer = {"Authorization": f"Bearer {token}"}
-    over_http = {"type": "http", "url": url, "headers": bearer}
     variables = {"PORTAL_TOKEN": token}
     if _is_here_alone("PORTAL_HOME"):
         variables["PORTAL_HOME"] = str(settings.PORTAL_HOME)
     over_stdio = {"command": manage, "args": ["mcp"], "env": variables}
+    # Files of a project are shared with others: they name the token, and it stands elsewhere.
+    shared_stdio = over_stdio | {"env": variables | {"PORTAL_TOKEN": "${PORTAL_TOKEN}"}}
+    asked_stdio = over_stdio | {"env": variables | {"PORTAL_TOKEN": "${input:portal-token}"}}
 
+    # Another option ends --env, which would take the name of the server for a further variable.
     given = [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+    given += ["--transport", "stdio"]
 
     def written(value: object) -> str:
         return json.dumps(value, indent=2, ensure_ascii=False)
@@ -70,7 +79,7 @@ def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
         {
             "name": "Claude Code",
             "http": f'claude mcp add --transport http portal {url} --header "Authorization: Bearer {token}"',
-            "stdio": shlex.join(["claude", "mcp", "add", "portal", *given, "--", manage, "mcp"]),
+            "stdio": shlex.join(["claude", "mcp", "add", *given, "portal", "--", manage, "mcp"]),
         },
         {
             "name": "Codex: ~/.codex/config.toml",
@@ -85,12 +94,14 @@ def _snippets(request: HttpRequest, token: str) -> list[dict[str, str]]:
         },
         {
             "name": "VS Code: .vscode/mcp.json",
-            "http": written({"servers": {"portal": over_http}}),
-            "stdio": written({"servers": {"portal": {"type": "stdio", **over_stdio}}}),
+            "note": f"The file can be shared: VS Code asks for the token once, and keeps it. It is {token}",
+            "http": written({"inputs": [ASKED], "servers": {"portal": _http(url, "${input:portal-token}")}}),
+            "stdio": written({"inputs": [ASKED], "servers": {"portal": {"type": "stdio", **asked_stdio}}}),
         },
         {
             "name": "Others, and Claude Code for a whole project: .mcp.json",
-            "http": written({"mcpServers": {"portal": over_http}}),
-            "stdio": written({"mcpServers": {"portal": over_stdio}}),
+            "note": f"The file can be shared: the token stands in the environment, export PORTAL_TOKEN={token}",
+            "http": written({"mcpServers": {"portal": _http(url, "${PORTAL_TOKEN}")}}),
+            "stdio": written({"mcpServers": {"portal": shared_stdio}}),
         },
     ]

@@ -65,7 +65,10 @@ def test_the_token_stands_in_every_line_this_once(operator: Client, ports: PortM
     assert operator.get("/connect").content.decode().count("ptl_…") > 5
     *snippets, guide = pasted(shown)
     assert guide == GUIDE
-    (secret,) = {TOKEN.search(s)[0] for s in snippets}  # type: ignore[index] every one has it
+    claude, claude_here, codex, codex_here, cursor, cursor_here, *shared = snippets
+    (secret,) = {TOKEN.search(s)[0] for s in (claude, claude_here, codex, codex_here, cursor, cursor_here)}  # type: ignore[index]
+    assert not any(TOKEN.search(s) for s in shared), "files of a project are seen by others"
+    assert shown.count(f"It is {secret}") == shown.count(f"export PORTAL_TOKEN={secret}") == 1
     caller = Caller.of_token(secret)
     assert caller is not None
     agent = PortManager(actor=caller.name, source="mcp", caller=caller)
@@ -76,22 +79,29 @@ def test_the_token_stands_in_every_line_this_once(operator: Client, ports: PortM
     address = "http://testserver/mcp"
     manage = str(settings.BASE_DIR / "manage.py")
     bearer = {"Authorization": f"Bearer {secret}"}
-    claude, claude_here, codex, codex_here, *files = snippets
     assert shlex.split(claude) == [
         *("claude", "mcp", "add", "--transport", "http", "portal", address, "--header"),
         f"Authorization: Bearer {secret}",
     ]
-    assert shlex.split(claude_here)[-3:] == ["--", manage, "mcp"]
-    assert f"PORTAL_TOKEN={secret}" in shlex.split(claude_here)
+    words = shlex.split(claude_here)
+    assert words[:5] == ["claude", "mcp", "add", "--env", f"PORTAL_TOKEN={secret}"]
+    # Behind --env and its values another option has to come: it takes all words up to there.
+    assert words[-6:] == ["--transport", "stdio", "portal", "--", manage, "mcp"]
     assert tomllib.loads(codex) == {"mcp_servers": {"portal": {"url": address, "http_headers": bearer}}}
     here = tomllib.loads(codex_here)["mcp_servers"]["portal"]
     assert (here["command"], here["args"], here["env"]["PORTAL_TOKEN"]) == (manage, ["mcp"], secret)
-    for over_http, over_stdio in zip(files[::2], files[1::2], strict=True):
-        (servers,) = json.loads(over_http).values()
-        assert (servers["portal"]["url"], servers["portal"]["headers"]) == (address, bearer)
-        (servers,) = json.loads(over_stdio).values()
-        assert servers["portal"]["command"] == manage
-        assert servers["portal"]["env"] == here["env"]
+    files = (
+        (cursor, cursor_here, "mcpServers", secret),
+        (*shared[:2], "servers", "${input:portal-token}"),
+        (*shared[2:], "mcpServers", "${PORTAL_TOKEN}"),
+    )
+    for over_http, over_stdio, member, token in files:
+        server = json.loads(over_http)[member]["portal"]
+        assert (server["url"], server["headers"]) == (address, {"Authorization": f"Bearer {token}"})
+        server = json.loads(over_stdio)[member]["portal"]
+        assert (server["command"], server["env"]) == (manage, here["env"] | {"PORTAL_TOKEN": token})
+    (asked,) = json.loads(shared[0])["inputs"]
+    assert (asked["id"], asked["password"]) == ("portal-token", True)
 
 
 def test_where_portal_lies_elsewhere_than_usual(
