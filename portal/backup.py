@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.db.utils import OperationalError
 
-USAGE = "usage: python -m portal.backup (backup|restore) FILE"
+USAGE = "Name the file: make backup FILE=portal.dump, or make restore FILE=portal.dump"
 
 
 def program(name: str) -> str:
@@ -74,10 +74,18 @@ def main(words: list[str]) -> int:
         django.setup()
         connection.ensure_connection()
         (backup if words[0] == "backup" else restore)(Path(words[1]))
-    except (ImproperlyConfigured, OperationalError, OSError, subprocess.CalledProcessError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201
-        return 1
+    except (ImproperlyConfigured, OperationalError) as error:
+        return _failed(" ".join(str(error).split()))
+    except OSError as error:
+        return _failed(f"{words[1]}: {error.strerror}. Nothing was changed.")
+    except subprocess.CalledProcessError as error:  # which has said why
+        return _failed(f"{Path(error.cmd[0]).name} could not {words[0]} {words[1]}. Nothing was changed.")
     return 0
+
+
+def _failed(sentence: str) -> int:
+    print(sentence, file=sys.stderr)  # noqa: T201
+    return 1
 
 
 if __name__ == "__main__":

@@ -63,10 +63,25 @@ def test_what_was_backed_up_is_there_again(homes: list[Path], run: Run, tmp_path
     done = run(second, "-m", "portal.backup", "restore", dump)
     assert done.returncode == 1
     assert "not empty" in done.stderr
+    done = run(first, "-m", "portal.backup", "backup", str(tmp_path / "no" / "portal.dump"))
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{tmp_path}/no/portal.dump: No such file or directory. Nothing was changed.\n",
+    )
+    for expected in ("Stopped the", "There runs no"):
+        assert run(first, "-m", "portal.embedded").stdout == f"{expected} PostgreSQL of {first}.\n"
+
+
+@pytest.mark.slow
+def test_what_is_no_backup_changes_nothing(homes: list[Path], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "no.dump").write_text("this is no dump")
+    done = run(homes[0], "-m", "portal.backup", "restore", str(tmp_path / "no.dump"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"pg_restore could not restore {tmp_path}/no.dump. Nothing was changed."
 
 
 @pytest.mark.parametrize("words", [(), ("backup",), ("backup", ""), ("dump", "x")])
 def test_usage(homes: list[Path], run: Run, words: tuple[str, ...]) -> None:
     done = run(homes[0], "-m", "portal.backup", *words)
     assert done.returncode == 2
-    assert done.stderr.startswith("usage:")
+    assert done.stderr.startswith("Name the file: make backup FILE=portal.dump")

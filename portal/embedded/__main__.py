@@ -3,4 +3,7 @@
 from portal import settings
 from portal.embedded.server import Server
 
-Server(settings.PORTAL_HOME).stop()
+server = Server(settings.PORTAL_HOME)
+ran = server.data.exists() and server.is_running()
+server.stop()
+print(f"{'Stopped the' if ran else 'There runs no'} PostgreSQL of {settings.PORTAL_HOME}.")  # noqa: T201
