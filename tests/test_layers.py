@@ -28,31 +28,26 @@ LAYERS = [
     {"urls", "apps", "migrations"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-DOORS = ("views", "admin", "management", "api", "mcp", "metrics.py", "pages.py", "forms.py", "templatetags")
+DOORS = (
+    *("views", "admin", "management", "api", "mcp", "metrics.py"),
+    *("pages.py", "credentials.py", "forms.py", "templatetags"),
+)
 WRITES = {
-    "save",
-    "create",
-    "update",
-    "delete",
-    "bulk_create",
-    "bulk_update",
-    "get_or_create",
-    "update_or_create",
-    "raw",
+    *("save", "create", "update", "delete", "get_or_create", "update_or_create", "raw"),
+    *("bulk_create", "bulk_update", "create_user", "create_superuser", "set_password"),
+    *("set", "clear", "remove", "set_rollback"),  # also those of many-to-many
 }
-# What else has a method of that name.
-HARMLESS_OWNERS = {
-    "ports",
-    "answer",
-    "router",
-    "context",
-    "values",
-    "found",
-    "kept",
-    "cleaned_data",
-    "said",
-    "form",
-    "writer",
+SQL = {"cursor", "execute", "executemany", "atomic"}
+# A door mentions no other method of such a name, called or handed on; each of these is something else.
+NO_WRITE = {
+    ("api/owning.py", "router.delete"): "the HTTP method of an address",
+    ("api/ports.py", "router.delete"): "the HTTP method of an address",
+    ("api/paging.py", "asked.cursor"): "the place in a list, a parameter of the address",
+    ("management/command.py", "super().execute"): "Django's own way into a command",
+    ("management/commands/mcp.py", "asking.set"): "a context variable: who asks",
+    ("mcp/http.py", "asking.set"): "a context variable: who asks",
+    ("mcp/http.py", "answer.update"): "the dict of the answer that is being put together",
+    ("mcp/tools.py", "ports.update"): "the operation of PortManager",
 }
 
 
@@ -95,33 +90,47 @@ def test_imports_only_go_down(path: Path) -> None:
         assert LEVEL[name] <= LEVEL[own], f"{path.relative_to(ROOT)}:{line} imports {name}, which lies above {own}"
 
 
+def hidden_imports(path: Path) -> list[int]:
+    """The lines of imports inside a function."""
+    functions = (
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return [n.lineno for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(APP)))
 def test_no_import_hides_in_a_function(path: Path) -> None:
-    for function in ast.walk(ast.parse(path.read_text())):
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            hidden = [n.lineno for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
-            assert not hidden, f"{path.name}:{hidden}"
+    assert hidden_imports(path) == []
 
 
-def calls(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Every call of a method: the name of its owner, as far as it has one, its own, and the line."""
+def mentions(path: Path, names: set[str]) -> Iterator[tuple[str, int]]:
+    """Every attribute of these names, or of their twins for coroutines: as it is written, and the line.
+
+    Called or not: `form.attempt(found.delete)` and `@transaction.atomic` do what they say as well.
+    """
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            owner = node.func.value
-            name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
-            yield name, node.func.attr, node.lineno
+        if isinstance(node, ast.Attribute) and {node.attr, node.attr.removeprefix("a")} & names:
+            yield ast.unparse(node), node.lineno
 
 
 def doors() -> list[Path]:
     return [p for p in modules() if p.relative_to(APP).parts[0] in DOORS]
 
 
+def breaches(path: Path, known_as: str) -> list[str]:
+    """What a door mentions that is for PortManager to do."""
+    found = mentions(path, WRITES | SQL)
+    return [f"{known_as}:{line} {text}" for text, line in found if (known_as, text) not in NO_WRITE]
+
+
 @pytest.mark.parametrize("path", doors(), ids=lambda p: str(p.relative_to(APP)))
 def test_doors_hold_no_write_no_cursor_and_no_transaction(path: Path) -> None:
-    for owner, method, line in calls(path):
-        written = method in WRITES and owner not in HARMLESS_OWNERS
-        assert not written, f"{path.name}:{line} {owner}.{method}()"
-        assert method not in {"cursor", "atomic", "executemany"}, f"{path.name}:{line} {method}"
+    assert breaches(path, path.relative_to(APP).as_posix()) == []
+
+
+def test_every_exception_is_needed() -> None:
+    written = {(p.relative_to(APP).as_posix(), text) for p in doors() for text, _ in mentions(p, WRITES | SQL)}
+    assert set(NO_WRITE) <= written
 
 
 @pytest.mark.parametrize("path", doors(), ids=lambda p: str(p.relative_to(APP)))
@@ -137,8 +146,8 @@ def test_sql_text_stands_in_one_module() -> None:
     for path in modules():
         if "sql" in path.parts:
             continue
-        for _, method, line in calls(path):
-            assert method not in {"executemany", "cursor", "raw", "extra"}, f"{path.name}:{line}"
+        for text, line in mentions(path, {"executemany", "cursor", "raw", "extra"}):
+            assert (path.relative_to(APP).as_posix(), text) in NO_WRITE, f"{path.name}:{line} {text}"
 
 
 @pytest.mark.parametrize("path", [*modules(), *sorted((ROOT / "portal").rglob("*.py"))], ids=str)
@@ -164,7 +173,30 @@ def test_portal_knows_nothing_of_ports() -> None:
                 assert not (node.module or "").startswith("allocations"), path
 
 
-def test_the_rules_see_a_breach(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "a.objects.update(x=1)",
+        "found.delete()",
+        "found.save()",
+        "kept.update(x=1)",
+        "said.save()",
+        "form.save()",
+        "ports.update(x=1)",  # an exception of another file
+        "user.groups.set([])",
+        "await found.asave()",
+        "form.attempt(found.delete)",
+        "transaction.atomic",
+        "connection.cursor()",
+    ],
+)
+def test_the_rules_see_a_breach(wrong: str, tmp_path: Path) -> None:
+    view = tmp_path / "wrong.py"
+    view.write_text(f"async def f(a):\n    {wrong}\n")
+    assert len(breaches(view, "views/wrong.py")) == 1
+
+
+def test_the_rules_see_a_hidden_import(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
-    wrong.write_text("from django.db import connection\ndef f(a):\n    import os\n    a.objects.update(x=1)\n")
-    assert ("objects", "update", 4) in set(calls(wrong))
+    wrong.write_text("def f(a):\n    import os\n")
+    assert hidden_imports(wrong) == [2]
