@@ -1,6 +1,7 @@
 """One process of a race: `python -m tests.racer`, with its jobs as JSON on standard input. See test_concurrency.py.
 
-It says `ready` when it is connected, waits for a line, runs its jobs, and prints one JSON object for each.
+It says `ready` when each of its threads is connected, waits for a line, runs its jobs, and prints one JSON object for
+each.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from threading import Barrier, Thread
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
@@ -113,17 +115,38 @@ JOBS: dict[str, Callable[..., Any]] = {
 }
 
 
+def answer(name: str, *arguments: Any) -> dict[str, Any]:
+    try:
+        return {"value": JOBS[name](*arguments)}
+    except PortError as refusal:
+        return {"code": refusal.code, "said": refusal.sentence}
+
+
+def work_off(jobs: list[list[Any]], begin: Barrier) -> None:
+    """Run these jobs over a connection of this thread's own: first all connect, then all begin."""
+    connection.ensure_connection()
+    begin.wait()
+    begin.wait()
+    for job in jobs:
+        sys.stdout.write(json.dumps(answer(*job)) + "\n")  # one call: print would let others between text and newline
+        sys.stdout.flush()
+    connection.close()
+
+
 def main() -> None:
     work = json.loads(sys.stdin.readline())
     connection.settings_dict["NAME"] = work["database"]
-    connection.ensure_connection()
+    jobs, count = work["jobs"], work.get("threads", 1)
+    begin = Barrier(count + 1)
+    threads = [Thread(target=work_off, args=(jobs[n::count], begin)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
     print("ready", flush=True)
     sys.stdin.readline()
-    for name, *arguments in work["jobs"]:
-        try:
-            print(json.dumps({"value": JOBS[name](*arguments)}), flush=True)
-        except PortError as refusal:
-            print(json.dumps({"code": refusal.code, "said": refusal.sentence}), flush=True)
+    begin.wait()
+    for thread in threads:
+        thread.join()
 
 
 if __name__ == "__main__":

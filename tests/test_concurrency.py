@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -22,8 +23,13 @@ FIRST = make.FIRST
 Job = list[Any]
 
 
-def race(jobs_of_each: list[list[Job]]) -> list[dict[str, Any]]:
-    """Run the jobs of each process at the same time; what every job answered."""
+def race(jobs_of_each: list[list[Job]], *, threads: int = 1, gate: str = "") -> list[dict[str, Any]]:
+    """Run the jobs of each process at the same time; what every job answered.
+
+    Args:
+        threads: how many there are in each process, with a connection each; they share its jobs.
+        gate: a table that is locked until every thread of all processes waits for it: then they begin in one moment.
+    """
     racers = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.racer"],
@@ -36,17 +42,42 @@ def race(jobs_of_each: list[list[Job]]) -> list[dict[str, Any]]:
     ]
     for racer, jobs in zip(racers, jobs_of_each, strict=True):
         assert racer.stdin is not None
-        racer.stdin.write(json.dumps({"database": connection.settings_dict["NAME"], "jobs": jobs}) + "\n")
+        work = {"database": connection.settings_dict["NAME"], "jobs": jobs, "threads": threads}
+        racer.stdin.write(json.dumps(work) + "\n")
         racer.stdin.flush()
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
+    with closed(gate, threads * len(racers)) if gate else nullcontext():
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
     answers = [racer.communicate(timeout=120)[0] for racer in racers]
     return [json.loads(line) for answer in answers for line in answer.splitlines()]
+
+
+@contextmanager
+def closed(table: str, callers: int) -> Iterator[None]:
+    """Lock the table for the block, and open it when so many wait there."""
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        yield
+        waiting = f"SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
+        _wait_until(waiting, callers, seconds=8)  # the first of them gives up after ten
+        other.rollback()
+    finally:
+        other.close()
+
+
+def _wait_until(question: str, number: int, seconds: int) -> None:
+    deadline = time.monotonic() + seconds
+    while (found := rows_of(question)) != [(number,)]:
+        assert time.monotonic() < deadline, f"{found} instead of {number}: {question}"
+        time.sleep(0.02)
 
 
 def dealt(jobs: list[Job], processes: int) -> list[list[Job]]:
@@ -88,15 +119,16 @@ class TestTwoHundredServices:
 
 
 class TestOneService:
+    """64 callers, each with a connection of its own, that all look for the service in the same moment."""
+
     def test_64_callers_get_one_row(self) -> None:
         make.port_range("shop", FIRST, 100)
-        answers = race([[["get_or_allocate", "shop", "api"]] * 4 for _ in range(16)])
-        assert {answer["value"] for answer in answers} == {FIRST}
-        assert len(answers) == 64
+        answers = race([[["get_or_allocate", "shop", "api"]] * 4] * 16, threads=4, gate="port_allocations")
+        assert [answer.get("value", answer) for answer in answers] == [FIRST] * 64
         assert PortAllocation.objects.count() == 1
 
     def test_the_naive_makes_more(self, naive_tables: None) -> None:
-        race([[["naive_get_or_allocate", FIRST, "api"]] for _ in range(16)])
+        race([[["naive_get_or_allocate", FIRST, "api"]] * 4] * 16, threads=4, gate="naive_ports")
         assert len(rows_of("SELECT port FROM naive_ports")) > 1
 
 
@@ -159,11 +191,7 @@ def test_a_client_killed_before_its_commit_leaves_its_port_free() -> None:
 
 def _wait_for_the_end_of_the_dead() -> None:
     """PostgreSQL takes a moment to notice that a client is gone, and until then its transaction stands."""
-    question = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
-    deadline = time.monotonic() + 20
-    while rows_of(question) != [(0,)]:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    _wait_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()", 0, seconds=20)
 
 
 def test_allocators_of_one_range_do_not_wait_for_each_others_commit() -> None:
