@@ -266,6 +266,7 @@ class TestRecord:
         assert not Listener.objects.filter(port=FIRST + 4).exists()
 
     def test_an_audit_of_another_host_forgets_no_listener(self, ports: PortManager, other_host: str) -> None:
+        ports.allocate("shop", "api", hostname=other_host)
         with process(FIRST + 4):
             ports.audit()
         ports.audit(hostname=other_host)
