@@ -497,6 +497,12 @@ def outsiders(ports: PortManager) -> dict[str, Client]:
     return {"nobody": Client(), "token": client_of(ports.create_token("able", role="admin")[1]), **found}
 
 
+def pages_of(model: str) -> dict[str, tuple[str, str]]:
+    """What GET and POST of each page of the model take."""
+    password = {"<path:object_id>/password/": ("change", "change")}
+    return ADMIN_PAGES | (password if model == "auth/user" else {})
+
+
 def admin_address(model: str, page: str, row: Any) -> str:
     return f"/admin/{model}/{page.replace('<path:object_id>', str(row.pk))}"
 
@@ -523,8 +529,7 @@ def tells_of_bank(answer: Any) -> bool:
 @pytest.mark.parametrize("model", ADMIN_MODELS)
 def test_the_admin_is_closed_to_who_is_no_staff(model: str, ports: PortManager, of_bank: dict[str, Any]) -> None:
     clients, before = outsiders(ports), everything()
-    pages = [*ADMIN_PAGES, "<path:object_id>/", *(["<path:object_id>/password/"] if model == "auth/user" else [])]
-    for page, (who, client) in itertools.product(pages, clients.items()):
+    for page, (who, client) in itertools.product([*pages_of(model), "<path:object_id>/"], clients.items()):
         address = admin_address(model, page, of_bank[model])
         for answer in (client.get(address), client.post(address, {"post": "yes"})):
             assert refuses_to_open(answer), (who, address)
@@ -540,8 +545,8 @@ def test_the_site_of_the_admin(page: str, ports: PortManager, vault: PortAllocat
         for answer in (client.get(address), client.post(address)):
             assert refuses_to_open(answer) or (page == "(?P<url>.*)$" and answer.status_code == 404), who
             assert SECRET not in answer.content.decode()
-    limited = member("admin", staff=True, limited=True)
-    for answer in (limited.get(address), limited.post(address)):
+    client = member("admin", staff=True, limited=True)
+    for answer in (client.get(address), client.post(address)):
         assert answer.status_code in (200, 302, 403, 404, 405)
         assert not refuses_to_open(answer)
         assert not tells_of_bank(answer)
@@ -552,7 +557,7 @@ def test_the_site_of_the_admin(page: str, ports: PortManager, vault: PortAllocat
 def test_staff_may_in_the_admin_what_their_role_may(role: str, model: str, of_bank: dict[str, Any]) -> None:
     client = member(role, staff=True)
     before = everything()
-    for page, rights in ADMIN_PAGES.items():
+    for page, rights in pages_of(model).items():
         if (role, model, page) in ADMIN_BROKEN:
             continue
         address = admin_address(model, page, of_bank[model])
@@ -568,10 +573,10 @@ def test_staff_may_in_the_admin_what_their_role_may(role: str, model: str, of_ba
 def test_limited_staff_see_nothing_of_another_project_in_the_admin(model: str, of_bank: dict[str, Any]) -> None:
     client = member("admin", staff=True, limited=True)
     before = everything()
-    for page in ADMIN_PAGES:
+    for page in pages_of(model):
         address = admin_address(model, page, of_bank[model])
         for answer in (client.get(address), client.post(address, {"post": "yes"})):
-            assert answer.status_code == 403 or not tells_of_bank(answer), address
+            assert not tells_of_bank(answer), address
             if page.startswith("<"):
                 assert denies(answer), address
     assert everything() == before
