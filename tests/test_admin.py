@@ -249,6 +249,8 @@ class TestRights:
         User.objects.create_superuser("root")
         limited = client_of("admin")
         UserLimit.objects.create(user=User.objects.get(username="admin-user")).projects.set([shop.project_id])
+        User.objects.create_user("carla")
+        assert "carla" not in limited.get(address("token", "add")).content.decode()
         choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portallocation&field_name=project"
         for page in (address("portallocation"), address("token", "add"), f"{choices}&term="):
             shown = limited.get(page)
@@ -296,3 +298,13 @@ def test_a_search_for_a_nul_finds_what_is_around_it(admin: Client, shop: PortRan
     choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portrange&field_name=project"
     answer = admin.get(f"{choices}&term=sh%00op")
     assert (answer.status_code, answer.json()["results"][0]["text"]) == (200, "shop")
+
+
+def test_a_token_that_is_there_is_shown(shop: PortRange) -> None:
+    token, _ = make.manager().create_token("deploy", role="operator", projects=["shop"])
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    shown = client.get(address("token", "change", token.pk))
+    assert shown.status_code == 200
+    assert "deploy" in shown.content.decode()
+    assert 'name="role"' not in shown.content.decode()

@@ -512,3 +512,8 @@ def test_an_address_of_this_machine_is_this_machine(ports: PortManager) -> None:
     assert words.host(own) == "localhost"
     ports.allocate("shop", "web")
     assert ports.get_or_allocate("shop", "web", hostname=own).created is False
+
+
+def test_a_port_that_cannot_be_reserved_is_called_so(ports: PortManager) -> None:
+    with pytest.raises(errors.PortOutOfRange, match=r"^port 70000 is not a port"):
+        ports.reserve("shop", 70000)

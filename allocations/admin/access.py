@@ -37,7 +37,11 @@ class TokenForm(OperationForm):
         super().__init__(*args, **kwargs)
         self.fields["projects"].queryset = Project.objects.visible_to(self.ports.caller)  # type: ignore[attr-defined]
         self.fields["role"].choices = port_forms.token_roles(self.ports.caller)  # type: ignore[attr-defined]
-        self.fields["user"].help_text = "Its owner, whose rights it can never exceed. Empty: you."
+        if (owner := self.fields.get("user")) is None:  # a token that is there is shown, not edited
+            return
+        owner.help_text = "Its owner, whose rights it can never exceed. Empty: you."
+        if self.ports.caller.projects is not None:  # who is limited makes tokens for nobody else, and reads of nobody
+            owner.queryset = User.objects.filter(pk=self.ports.caller.user or 0)  # type: ignore[attr-defined]
 
     def operate(self, values: dict[str, Any]) -> Token:
         token, self.text = self.ports.create_token(

@@ -85,8 +85,9 @@ class VisibleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: Any = self.model._default_manager
-        return rows.visible_to(Caller.of_user(request.user)).order_by(*self.get_ordering(request))  # type: ignore[no-any-return]
+        rows: Any = self.model._default_manager.visible_to(Caller.of_user(request.user))
+        ordering = self.get_ordering(request)
+        return rows.order_by(*ordering) if ordering else rows  # type: ignore[no-any-return]
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
         return super().get_search_results(request, queryset, search_term.replace("\0", ""))

@@ -116,6 +116,7 @@ class Allocating(Holding):
         Args:
             expires_at: when it ends; None is never.
         """
+        words.port(port)  # which a block would call its start port
         return self.reserve_block(
             project, port, port, note=note, expires_at=expires_at, hostname=hostname, protocol=protocol
         )[0]
