@@ -1,4 +1,4 @@
-"""What stands in the database's catalogue: no later migration drops a guard unseen."""
+"""Test the catalogue of the database, so that no migration drops a constraint, trigger or function unnoticed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from allocations.ports.refusals import BY_CONSTRAINT
+from allocations.ports.db_errors import BY_CONSTRAINT
 
 pytestmark = [pytest.mark.django_db, pytest.mark.both_servers]
 
@@ -17,7 +17,7 @@ TABLES = (
 )
 
 CONSTRAINTS = {
-    # check (c), unique (u), exclusion (x), foreign key (f), by table
+    # Table: {kind: names}, where the kind is check (c), unique (u), exclusion (x) or foreign key (f).
     "projects": {"c": {"projects_name", "projects_mode", "projects_quota"}, "u": {"projects_name_key"}},
     "port_ranges": {
         "c": {"port_ranges_name", "port_ranges_bounds"},
@@ -41,8 +41,8 @@ CONSTRAINTS = {
     "api_tokens": {"c": {"api_tokens_public", "api_tokens_hash", "api_tokens_role", "api_tokens_expiry"}},
     "idempotent_answers": {"u": {"idempotent_answers_key"}},
 }
-# Unique indexes over a part of a table are no constraints to PostgreSQL.
-PARTIAL_UNIQUE = {
+# PostgreSQL does not list partial unique indexes as constraints.
+PARTIAL_UNIQUE_INDEXES = {
     "port_allocations_one_holder": "(hostname, protocol, port_number) INCLUDE (expires_at)",
     "port_allocations_one_instance": "(project_id, service_name, hostname, protocol, instance)",
     "port_allocations_one_cloudflare": "(cloudflare_hostname)",
@@ -83,6 +83,50 @@ FUNCTIONS = {
     ),
     "canonical_host": ("host text", "text"),
     "count_request": ("keys text[], per_minute integer[]", "double precision"),
+    "hold_port": (
+        "project_id uuid, range_ids uuid[], service_name text, service_type text DEFAULT ''::text, "
+        "hostname text DEFAULT 'localhost'::text, protocol text DEFAULT 'tcp'::text, "
+        "port_number integer DEFAULT NULL::integer, status text DEFAULT 'allocated'::text, "
+        "description text DEFAULT ''::text, owner text DEFAULT ''::text, cloudflare_hostname text DEFAULT NULL::text, "
+        "metadata jsonb DEFAULT '{}'::jsonb, "
+        "expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, reuse boolean DEFAULT false",
+        "port_allocations",
+    ),
+    "next_free_port": (
+        "start_port integer, end_port integer, hostname text, protocol text, lock_key integer DEFAULT NULL::integer, "
+        "OUT free_port integer, OUT busy_port integer",
+        "record",
+    ),
+    "next_instance": ("project_id uuid, service_name text, hostname text, protocol text", "integer"),
+    "usable_range": ("range_id uuid", "port_ranges"),
+    "is_full_admin": ("user_id integer", "boolean"),
+    "guard_allocation": ("", "trigger"),
+    "guard_token": ("", "trigger"),
+    "guard_last_admin": ("", "trigger"),
+    "record_event": ("", "trigger"),
+    "refuse_change": ("", "trigger"),
+    "refuse_truncate": ("", "trigger"),
+}
+# The function that each trigger calls.
+TRIGGER_FUNCTIONS = {
+    "port_allocations_guard": "guard_allocation",
+    "port_allocations_event_insert": "record_event",
+    "port_allocations_event_update": "record_event",
+    "port_ranges_event": "record_event",
+    "projects_event": "record_event",
+    "port_allocations_no_truncate": "refuse_change",
+    "port_ranges_no_truncate": "refuse_change",
+    "projects_no_truncate": "refuse_change",
+    "events_no_truncate": "refuse_change",
+    "events_append_only": "refuse_change",
+    "api_tokens_guard": "guard_token",
+    "auth_user_last_admin": "guard_last_admin",
+    "auth_user_groups_last_admin": "guard_last_admin",
+    "auth_group_last_admin": "guard_last_admin",
+    "user_limits_last_admin": "guard_last_admin",
+    "auth_user_no_truncate": "refuse_truncate",
+    "auth_user_groups_no_truncate": "refuse_truncate",
+    "auth_group_no_truncate": "refuse_truncate",
 }
 COLUMNS = {
     "port_ranges": (
@@ -103,70 +147,86 @@ COLUMNS = {
 }
 
 
-def rows(question: str, *values: Any) -> list[Any]:
+def rows(query: str, *values: Any) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(question, values)
+        cursor.execute(query, values)
         return cursor.fetchall()
 
 
 def constraints(table: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    names_by_kind: dict[str, set[str]] = {}
     for name, kind in rows(
         "SELECT conname, contype::text FROM pg_constraint "
         "WHERE conrelid = %s::regclass AND contype IN ('c', 'u', 'x', 'f') AND convalidated",
         table,
     ):
-        found.setdefault(kind, set()).add(name)
-    return found
+        names_by_kind.setdefault(kind, set()).add(name)
+    return names_by_kind
 
 
 @pytest.mark.parametrize("table", sorted(CONSTRAINTS))
-def test_constraints(table: str) -> None:
-    found = constraints(table)
-    # Django's own foreign keys and unique columns have generated names, which nobody needs to know.
-    named = {kind: {n for n in names if n.count("_") < 8 and not n.endswith("_id")} for kind, names in found.items()}
+def test_constraints_exist(table: str) -> None:
+    names_by_kind = constraints(table)
+    # Ignore the generated names of Django's own foreign keys and unique columns.
+    named = {
+        kind: {n for n in names if n.count("_") < 8 and not n.endswith("_id")} for kind, names in names_by_kind.items()
+    }
     for kind, expected in CONSTRAINTS[table].items():
         assert expected <= named.get(kind, set()), f"{table}: {kind}"
 
 
-def test_every_constraint_of_the_registry_has_a_sentence() -> None:
-    told = set(BY_CONSTRAINT)
+def test_every_constraint_has_an_error_message() -> None:
+    explained = set(BY_CONSTRAINT)
     expected = {name for kinds in CONSTRAINTS.values() for names in kinds.values() for name in names} | set(
-        PARTIAL_UNIQUE
+        PARTIAL_UNIQUE_INDEXES
     )
-    assert expected - told == {"port_ranges_copied"}  # the target of a foreign key: its id is unique alone
+    assert expected - explained == {"port_ranges_copied"}  # the target of a foreign key; its id alone is unique
 
 
-@pytest.mark.parametrize(("name", "columns"), sorted(PARTIAL_UNIQUE.items()))
-def test_partial_unique_indexes(name: str, columns: str) -> None:
+@pytest.mark.parametrize(("name", "columns"), sorted(PARTIAL_UNIQUE_INDEXES.items()))
+def test_partial_unique_index_exists(name: str, columns: str) -> None:
     ((definition,),) = rows("SELECT indexdef FROM pg_indexes WHERE indexname = %s", name)
     assert definition.startswith("CREATE UNIQUE INDEX")
     assert columns in definition
     assert "'released'" in definition
 
 
-def test_triggers_fire_always() -> None:
-    found = rows(
+def test_triggers_always_fire() -> None:
+    triggers = rows(
         "SELECT tgrelid::regclass::text, tgname, tgenabled::text FROM pg_trigger "
         "WHERE NOT tgisinternal AND tgrelid = ANY(%s::regclass[])",
         list(TABLES),
     )
-    assert {tuple(row) for row in found} == TRIGGERS
+    assert {tuple(row) for row in triggers} == TRIGGERS
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
-def test_functions(name: str) -> None:
-    found = rows(
+def test_function_has_its_signature(name: str) -> None:
+    signatures = rows(
         "SELECT pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc "
         "WHERE proname = %s AND pronamespace = current_schema()::regnamespace",
         name,
     )
-    assert [tuple(row) for row in found] == [FUNCTIONS[name]]
+    assert [tuple(row) for row in signatures] == [FUNCTIONS[name]]
+
+
+def test_there_are_no_other_functions() -> None:
+    """A function keeps its name: there is no `_v2` and no overload with other parameters."""
+    names = rows("SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace")
+    assert sorted(name for (name,) in names) == sorted(FUNCTIONS)
+
+
+def test_triggers_call_their_functions() -> None:
+    functions = rows(
+        "SELECT tgname, tgfoid::regproc::text FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY(%s::regclass[])",
+        list(TABLES),
+    )
+    assert dict(functions) == TRIGGER_FUNCTIONS
 
 
 @pytest.mark.parametrize("table", sorted(COLUMNS))
-def test_columns(table: str) -> None:
-    found = dict(
+def test_columns_have_their_types(table: str) -> None:
+    types = dict(
         rows(
             "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
             "WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
@@ -174,18 +234,18 @@ def test_columns(table: str) -> None:
         )
     )
     for column in COLUMNS[table].split(", "):
-        name, kind = column.split(" ", 1)
-        assert found[name] == kind, name
+        name, expected = column.split(" ", 1)
+        assert types[name] == expected, name
 
 
-def test_unique_range_name() -> None:
-    found = rows(
+def test_range_name_is_unique() -> None:
+    indexes = rows(
         "SELECT indexdef FROM pg_indexes WHERE tablename = 'port_ranges' AND indexdef LIKE '%%UNIQUE%%(range_name)%%'"
     )
-    assert found
+    assert indexes
 
 
-def test_what_is_acknowledged_is_on_disk() -> None:
-    """Invariant 9 stands on this setting; test_embedded kills the server."""
+def test_commits_are_written_to_disk() -> None:
+    """A committed change survives a crash only with these settings. test_embedded kills the server to prove it."""
     assert rows("SHOW synchronous_commit") == [("on",)]
     assert rows("SHOW fsync") == [("on",)] or connection.settings_dict["HOST"].startswith("/tmp")

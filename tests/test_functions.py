@@ -1,18 +1,22 @@
-"""The SQL functions as somebody with psql meets them: through the real psql, with and without defaults."""
+"""Test the SQL functions through the real psql, with and without defaults."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from allocations.models import Event, Listener, PortAllocation, PortRange
+from allocations.ports import allocations, projects
 from portal.embedded import server
 from tests import make
 
@@ -21,20 +25,24 @@ FIRST = make.FIRST
 
 
 def psql(statement: str) -> str:
-    """What psql prints for a statement; what it refuses is an AssertionError with its words."""
+    """Return what psql prints for a statement.
+
+    Raises:
+        AssertionError: with the error message, if the statement fails.
+    """
     program = server.bin_dir() / "psql" if settings.EMBEDDED_DATABASE else shutil.which("psql")
     assert program
-    given = connection.settings_dict
-    named = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
-    environment = os.environ | {name: str(given[key]) for name, key in named.items() if given[key]}
-    done = subprocess.run(
+    database = connection.settings_dict
+    variables = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
+    environment = os.environ | {name: str(database[key]) for name, key in variables.items() if database[key]}
+    process = subprocess.run(
         [program, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-c", statement],
         capture_output=True,
         text=True,
         env=environment,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.strip()
 
 
 @pytest.fixture
@@ -46,12 +54,12 @@ def allocate(shop: PortRange, service: str, more: str = "") -> str:
     return psql(f"SELECT port_number FROM allocate_port('{shop.project_id}', '{shop.pk}', '{service}', ''{more})")
 
 
-class TestByHand:
-    """What somebody types who knows no ids by heart."""
+class TestManualCalls:
+    """Calls that a person types, with subqueries and names instead of ids."""
 
-    def test_one_host_whatever_it_is_called(self, shop: PortRange) -> None:
-        for place, name in enumerate(("localhost", "127.0.0.1", "::1", "LOCALHOST", "api.localhost")):
-            assert allocate(shop, f"s{place}", f", '{name}'") == str(FIRST + place)
+    def test_all_names_of_this_host_are_one_host(self, shop: PortRange) -> None:
+        for offset, name in enumerate(("localhost", "127.0.0.1", "::1", "LOCALHOST", "api.localhost")):
+            assert allocate(shop, f"s{offset}", f", '{name}'") == str(FIRST + offset)
         assert set(PortAllocation.objects.values_list("hostname", flat=True)) == {"localhost"}
         assert psql(f"SELECT find_available_port('{shop.pk}', '127.0.0.1') IS NULL") == "t"
         assert psql(f"SELECT release_port({FIRST}, '127.0.0.1')") == "t"
@@ -60,63 +68,63 @@ class TestByHand:
         )
 
     @pytest.mark.parametrize(
-        ("project", "service", "said"),
+        ("project", "service", "message"),
         [
             ("(SELECT id FROM projects WHERE name = 'shpo')", "'web'", "there is no such project"),
             ("(SELECT id FROM projects WHERE name = 'shop')", "NULL", "a port is for a service"),
         ],
     )
-    def test_a_slip_is_told_in_a_sentence(self, shop: PortRange, project: str, service: str, said: str) -> None:
-        with pytest.raises(AssertionError, match=said):
+    def test_wrong_argument_is_explained(self, shop: PortRange, project: str, service: str, message: str) -> None:
+        with pytest.raises(AssertionError, match=message):
             psql(f"SELECT allocate_port({project}, '{shop.pk}', {service}, '')")
 
-    def test_a_range_that_is_not_active_has_no_free_port(self, shop: PortRange) -> None:
+    def test_inactive_range_is_refused(self, shop: PortRange) -> None:
         PortRange.objects.update(is_active=False)
         with pytest.raises(AssertionError, match="is not active"):
             psql(f"SELECT find_available_port('{shop.pk}')")
 
 
 class TestFindAvailablePort:
-    def test_the_lowest(self, shop: PortRange) -> None:
+    def test_lowest_port_is_returned(self, shop: PortRange) -> None:
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST)
 
-    def test_the_lowest_gap(self, shop: PortRange) -> None:
-        make.manager().allocate_copies("shop", "api", 4)
+    def test_lowest_gap_is_returned(self, shop: PortRange) -> None:
+        allocations.allocate_copies(make.manager().context, "shop", "api", 4)
         make.manager().release("shop", "api", instance=1)
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST + 1)
 
-    def test_null_where_the_range_is_full(self, shop: PortRange) -> None:
-        make.manager().allocate_copies("shop", "api", 5)
+    def test_full_range_returns_null(self, shop: PortRange) -> None:
+        allocations.allocate_copies(make.manager().context, "shop", "api", 5)
         assert psql(f"SELECT find_available_port('{shop.pk}') IS NULL") == "t"
 
-    def test_other_hosts_and_protocols(self, shop: PortRange) -> None:
+    def test_other_hosts_and_protocols_are_independent(self, shop: PortRange) -> None:
         make.manager().allocate("shop", "api")
         assert psql(f"SELECT find_available_port('{shop.pk}', 'web-1')") == str(FIRST)
         assert psql(f"SELECT find_available_port('{shop.pk}', protocol => 'udp')") == str(FIRST)
         assert psql(f"SELECT find_available_port('{shop.pk}', 'LOCALHOST')") == str(FIRST + 1)
 
-    def test_a_seen_listener_is_no_free_port(self, shop: PortRange) -> None:
+    def test_port_with_a_recorded_listener_is_not_free(self, shop: PortRange) -> None:
         Listener.objects.create(hostname="localhost", protocol="tcp", address="::", port=FIRST)
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST + 1)
         assert psql(f"SELECT find_available_port('{shop.pk}', protocol => 'udp')") == str(FIRST)
 
-    def test_a_reservation_holds_until_it_expires(self, shop: PortRange) -> None:
+    def test_reservation_holds_its_port_until_it_expires(self, shop: PortRange) -> None:
         make.manager().reserve("shop", FIRST, expires_at=timezone.now() + timedelta(hours=1))
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST + 1)
-        expire_everything()
+        expire_reservations()
         assert psql(f"SELECT find_available_port('{shop.pk}')") == str(FIRST)
 
-    def test_a_range_that_does_not_exist(self) -> None:
+    def test_unknown_range_is_refused(self) -> None:
         with pytest.raises(AssertionError, match=r"P0002.*there is no range"):
             psql("SELECT find_available_port(gen_random_uuid())")
 
 
-def expire_everything() -> None:
+def expire_reservations() -> None:
     PortAllocation.objects.filter(status="reserved").update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
 class TestAllocatePort:
-    def test_the_whole_row(self, shop: PortRange) -> None:
+    def test_row_is_returned(self, shop: PortRange) -> None:
         row = psql(
             "SELECT project_id, port_range_id, port_number, service_name, service_type, instance, status, hostname, "
             f"protocol FROM allocate_port('{shop.project_id}', '{shop.pk}', 'api', 'web')"
@@ -128,57 +136,59 @@ class TestAllocatePort:
         held = PortAllocation.objects.get()
         assert (held.hostname, held.protocol) == ("web-1", "udp")
 
-    def test_always_a_new_instance(self, shop: PortRange) -> None:
+    def test_each_call_adds_an_instance(self, shop: PortRange) -> None:
         assert [allocate(shop, "api") for _ in range(3)] == [str(FIRST + n) for n in range(3)]
         assert list(PortAllocation.objects.values_list("instance", flat=True)) == [0, 1, 2]
 
-    def test_the_lowest_unused_instance(self, shop: PortRange) -> None:
-        make.manager().allocate_copies("shop", "api", 3)
+    def test_lowest_unused_instance_is_assigned(self, shop: PortRange) -> None:
+        allocations.allocate_copies(make.manager().context, "shop", "api", 3)
         make.manager().release("shop", "api", instance=1)
         allocate(shop, "api")
         assert PortAllocation.objects.held().filter(instance=1).exists()
 
-    def test_an_expired_reservation_gives_way_at_that_moment(self, shop: PortRange) -> None:
+    def test_expired_reservation_is_released(self, shop: PortRange) -> None:
         reserved = make.manager().reserve("shop", FIRST, expires_at=timezone.now() + timedelta(hours=1))
-        expire_everything()
+        expire_reservations()
         assert allocate(shop, "api") == str(FIRST)
         reserved.refresh_from_db()
         assert reserved.status == "released"
 
-    def test_a_reservation_that_lives_does_not(self, shop: PortRange) -> None:
+    def test_active_reservation_is_skipped(self, shop: PortRange) -> None:
         make.manager().reserve("shop", FIRST)
         assert allocate(shop, "api") == str(FIRST + 1)
 
     @pytest.mark.parametrize(
-        ("project", "range_id", "service", "said"),
+        ("project", "range_id", "service", "message"),
         [
             ("project", "gen_random_uuid()", "api", "P0002.*there is no range"),
             ("gen_random_uuid()", "range", "api", "port_allocations_(own_or_shared|project_fk)"),
             ("project", "range", "A B", "port_allocations_service"),
         ],
     )
-    def test_what_is_wrong_is_said(self, shop: PortRange, project: str, range_id: str, service: str, said: str) -> None:
+    def test_error_names_the_cause(
+        self, shop: PortRange, project: str, range_id: str, service: str, message: str
+    ) -> None:
         keys = {"project": f"'{shop.project_id}'", "range": f"'{shop.pk}'"}
-        with pytest.raises(AssertionError, match=f"(?s){said}"):
+        with pytest.raises(AssertionError, match=f"(?s){message}"):
             psql(f"SELECT allocate_port({keys.get(project, project)}, {keys.get(range_id, range_id)}, '{service}', '')")
 
-    def test_full(self, shop: PortRange) -> None:
-        make.manager().allocate_copies("shop", "api", 5)
+    def test_full_range_is_refused(self, shop: PortRange) -> None:
+        allocations.allocate_copies(make.manager().context, "shop", "api", 5)
         with pytest.raises(AssertionError, match=rf"23514.*range shop \({FIRST}-{FIRST + 4}\) has no free port"):
             allocate(shop, "one-more")
 
-    def test_inactive(self, shop: PortRange) -> None:
+    def test_inactive_range_is_refused(self, shop: PortRange) -> None:
         PortRange.objects.update(is_active=False)
         with pytest.raises(AssertionError, match="range shop is not active"):
             allocate(shop, "api")
 
-    def test_it_leaves_an_event_with_the_role(self, shop: PortRange) -> None:
+    def test_event_names_the_database_role(self, shop: PortRange) -> None:
         allocate(shop, "api")
         assert Event.objects.first().actor == "db:portal"  # type: ignore[union-attr]
 
 
 class TestReleasePort:
-    def test_it_works_once(self, shop: PortRange) -> None:
+    def test_port_is_released_once(self, shop: PortRange) -> None:
         make.manager().allocate("shop", "api")
         assert psql(f"SELECT release_port({FIRST})") == "t"
         assert psql(f"SELECT release_port({FIRST})") == "f"
@@ -188,5 +198,149 @@ class TestReleasePort:
         assert psql(f"SELECT release_port({FIRST})") == "f"
         assert psql(f"SELECT release_port({FIRST}, 'Web-1', 'udp')") == "t"
 
-    def test_nothing_held(self) -> None:
+    def test_free_port_returns_false(self) -> None:
         assert psql("SELECT release_port(1)") == "f"
+
+
+def hold(
+    shop: PortRange, *, agent: bool = False, token: UUID | None = None, **parameters: Any
+) -> PortAllocation | None:
+    """Call hold_port as a person, or as an agent with or without a token, and return what it returns."""
+    values = {"project_id": shop.project_id, "range_ids": [shop.pk], "service_name": "web"} | parameters
+    named = ", ".join(f"{name} => %s" for name in values)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('portal.agent', %s, true), set_config('portal.token', %s, true)",
+            ["on" if agent else "", str(token or "")],
+        )
+        held = PortAllocation.objects.raw(
+            f"SELECT * FROM hold_port({named}) WHERE id IS NOT NULL", list(values.values())
+        )
+        return next(iter(held), None)
+
+
+class TestHoldPort:
+    """The call releases a reservation or request that the new allocation may replace."""
+
+    @pytest.fixture
+    def reserved(self, shop: PortRange) -> PortAllocation:
+        return make.manager().reserve("shop", FIRST + 2)
+
+    def test_own_reservation_is_released_when_its_port_is_allocated(
+        self, shop: PortRange, reserved: PortAllocation
+    ) -> None:
+        held = hold(shop, port_number=FIRST + 2)
+        assert held is not None
+        assert (held.port_number, held.status, held.instance) == (FIRST + 2, "allocated", 0)
+        reserved.refresh_from_db()
+        assert reserved.status == "released"
+        assert list(Event.objects.values_list("verb", flat=True)[:2]) == ["allocated", "released"]
+
+    def test_reservation_for_the_service_does_not_use_up_its_instance(self, shop: PortRange) -> None:
+        reserved = hold(shop, port_number=FIRST + 2, status="reserved")
+        held = hold(shop, port_number=FIRST + 2)
+        assert reserved is not None
+        assert held is not None
+        assert (held.pk != reserved.pk, held.instance) == (True, 0)
+
+    def test_reservation_stays_when_the_service_keeps_its_port(self, shop: PortRange, reserved: PortAllocation) -> None:
+        web = make.manager().allocate("shop", "web")
+        allocation = hold(shop, port_number=FIRST + 2, reuse=True)
+        assert allocation == web
+        reserved.refresh_from_db()
+        assert reserved.status == "reserved"
+
+    @pytest.mark.parametrize("more", [{"status": "reserved"}, {"status": "reserved", "service_name": None}])
+    def test_reservation_does_not_replace_a_reservation(
+        self, shop: PortRange, reserved: PortAllocation, more: dict[str, Any]
+    ) -> None:
+        assert hold(shop, port_number=FIRST + 2, **more) is None
+        reserved.refresh_from_db()
+        assert reserved.status == "reserved"
+
+    def test_reservation_stays_when_the_port_cannot_be_held(self, shop: PortRange, reserved: PortAllocation) -> None:
+        PortRange.objects.update(is_active=False)
+        assert hold(shop, port_number=FIRST + 2) is None
+        assert hold(shop, port_number=FIRST + 2, range_ids=[]) is None
+        reserved.refresh_from_db()
+        assert reserved.status == "reserved"
+
+    def test_reservation_of_another_project_stays(self, shop: PortRange, reserved: PortAllocation) -> None:
+        PortRange.objects.update(is_shared=True)
+        bank = make.port_range("bank", FIRST + 10, 5)
+        assert hold(shop, project_id=bank.project_id, port_number=FIRST + 2) is None
+        reserved.refresh_from_db()
+        assert reserved.status == "reserved"
+
+    @pytest.mark.parametrize(
+        ("mode", "agent", "own", "is_released"),
+        [
+            ("autonomous", False, False, True),
+            ("autonomous", True, False, True),
+            ("ask", False, False, True),
+            ("ask", True, False, False),
+            ("ask", True, True, True),
+        ],
+    )
+    @pytest.mark.parametrize("has_token", [True, False])
+    def test_agent_in_mode_ask_takes_only_reservations_of_its_token(
+        self, shop: PortRange, mode: str, agent: bool, own: bool, is_released: bool, has_token: bool
+    ) -> None:
+        projects.update(make.manager().context, "shop", mode=mode)
+        token, other = (uuid4() if has_token else None), uuid4()
+        reserver = token if own else other
+        reserved = hold(shop, token=reserver, service_name=None, status="reserved", port_number=FIRST + 2)
+        assert reserved is not None
+        assert reserved.token_id == reserver
+        held = hold(shop, agent=agent, token=token, port_number=FIRST + 2)
+        # Without a token, the database cannot tell that the reservation is the agent's own.
+        expected = is_released and not (own and not has_token)
+        assert (held is not None) == expected
+        reserved.refresh_from_db()
+        assert (reserved.status == "released") == expected
+        if held is not None:
+            assert held.status == ("pending" if agent and mode == "ask" else "allocated")
+
+    @pytest.mark.parametrize("status", ["reserved", "pending"])
+    @pytest.mark.parametrize("taker", ["allocated", "reserved"])
+    def test_expired_holder_of_the_cloudflare_hostname_is_released(
+        self, shop: PortRange, status: str, taker: str
+    ) -> None:
+        name, later = "shop.example.com", timezone.now() + timedelta(hours=1)
+        # Not on the next free port, where hold_port would release it because of the port.
+        place = {"status": status, "expires_at": later, "port_number": FIRST + 3}
+        old = hold(shop, service_name="old", cloudflare_hostname=name, **place)
+        assert old is not None
+        with pytest.raises(IntegrityError, match="port_allocations_one_cloudflare"):
+            hold(shop, status=taker, cloudflare_hostname=name)
+        PortAllocation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        held = hold(shop, status=taker, cloudflare_hostname=name)
+        assert held is not None
+        assert (held.cloudflare_hostname, held.port_number) == (name, FIRST)
+        old.refresh_from_db()
+        assert old.status == "released"
+
+    def test_unrelated_expired_reservations_are_kept(self, shop: PortRange) -> None:
+        later = timezone.now() + timedelta(hours=1)
+        hold(shop, service_name="old", status="reserved", expires_at=later, cloudflare_hostname="old.example.com")
+        hold(shop, service_name=None, status="reserved", expires_at=later)
+        expire_reservations()
+        hold(shop, port_number=FIRST + 3, cloudflare_hostname="shop.example.com")
+        assert PortAllocation.objects.filter(status="reserved").count() == 2
+
+    def test_every_parameter_sets_its_column(self, shop: PortRange) -> None:
+        later = timezone.now() + timedelta(hours=1)
+        values = {
+            "service_type": "http",
+            "hostname": "web-1",
+            "protocol": "udp",
+            "port_number": FIRST + 4,
+            "status": "reserved",
+            "description": "For later",
+            "cloudflare_hostname": "shop.example.com",
+            "expires_at": later,
+        }
+        held = hold(shop, metadata=json.dumps({"team": "payments"}), **values)
+        assert held is not None
+        assert {name: getattr(held, name) for name in values} == values
+        assert held.metadata == {"team": "payments"}

@@ -1,21 +1,30 @@
-"""SQL beside the migrations: `NNNN_name.sql` and `NNNN_name.reverse.sql`, loaded by the migration of that name.
+"""SQL that the migrations run: one file per subject.
 
-A function that changes gets a new file and a new migration; a file that has landed is never edited.
+`tables.sql` belongs to 0001_initial. `guards.sql`, `history.sql`, `rights.sql` and `allocator.sql` hold every function
+and trigger, and belong to 0002_functions.
+
+Never edit a file that has landed: databases that ran it would keep the old text. To change a function, add a migration
+and a SQL file of the same name, `NNNN_what_changes.sql`, with `CREATE OR REPLACE FUNCTION` under the same name. Only a
+function whose parameters change has to be dropped first. Then run `make schema`: allocations/sql/schema.sql shows the
+current text of every function and trigger.
 """
 
 from pathlib import Path
 
 from django.db import migrations
 
+FOLDER = Path(__file__).parent
+
 
 class RunSQLFile(migrations.RunSQL):
-    """Runs `<name>.sql`, and `<name>.reverse.sql` backwards."""
+    """Run `<name>.sql`; backwards, run `<name>.reverse.sql`. Without that file the migration cannot be reversed."""
 
     def __init__(self, name: str) -> None:
-        here = Path(__file__).parent
-        # Lists, so that Django passes the text on whole instead of splitting it at semicolons.
+        reverse = FOLDER / f"{name}.reverse.sql"
+        # As lists, because Django splits a string at its semicolons.
         super().__init__(
-            sql=[(here / f"{name}.sql").read_text()], reverse_sql=[(here / f"{name}.reverse.sql").read_text()]
+            sql=[(FOLDER / f"{name}.sql").read_text()],
+            reverse_sql=[reverse.read_text()] if reverse.exists() else None,
         )
         self.name = name
 

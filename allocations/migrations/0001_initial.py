@@ -1,16 +1,44 @@
+"""Every table with its constraints and indexes, and the groups of users.
+
+Generated from the models, but for `replaces` and the last three operations.
+"""
+
 import django.contrib.postgres.constraints
 import django.contrib.postgres.fields.ranges
 import django.contrib.postgres.functions
 import django.db.models.deletion
+import django.db.models.expressions
 import django.db.models.functions.comparison
 import django.db.models.functions.datetime
+from django.conf import settings
 from django.db import migrations, models
+
+from ._initial import create_groups, run_deferred_sql
+from .sql import RunSQLFile
 
 
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = []
+    # A database that these ten made has every table already.
+    replaces = [
+        ("allocations", "0001_registry"),
+        ("allocations", "0002_guards"),
+        ("allocations", "0003_functions"),
+        ("allocations", "0004_roles"),
+        ("allocations", "0005_access"),
+        ("allocations", "0006_keys"),
+        ("allocations", "0007_agents"),
+        ("allocations", "0008_one_name_a_host"),
+        ("allocations", "0009_canonical_hosts"),
+        ("allocations", "0010_last_admin"),
+    ]
+
+    dependencies = [
+        ("contenttypes", "0002_remove_content_type_name"),
+        ("auth", "0012_alter_user_first_name_max_length"),
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
 
     operations = [
         migrations.CreateModel(
@@ -34,6 +62,22 @@ class Migration(migrations.Migration):
                     models.Index(fields=["project_id", "-id"], name="events_of_project"),
                     models.Index(fields=["subject_id", "-id"], name="events_of_subject"),
                 ],
+            },
+        ),
+        migrations.CreateModel(
+            name="IdempotentAnswer",
+            fields=[
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("principal", models.CharField(db_collation="C", max_length=300)),
+                ("key", models.CharField(db_collation="C", max_length=255)),
+                ("fingerprint", models.BinaryField()),
+                ("answer", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+            ],
+            options={
+                "db_table": "idempotent_answers",
+                "indexes": [models.Index(fields=["created_at"], name="idempotent_answers_age")],
+                "constraints": [models.UniqueConstraint(fields=("principal", "key"), name="idempotent_answers_key")],
             },
         ),
         migrations.CreateModel(
@@ -84,6 +128,17 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(db_collation="C", max_length=255, unique=True)),
                 ("description", models.TextField(blank=True, db_default="", default="")),
                 (
+                    "mode",
+                    models.CharField(
+                        choices=[("autonomous", "autonomous"), ("ask", "ask")],
+                        db_default="autonomous",
+                        default="autonomous",
+                        max_length=20,
+                        verbose_name="agents",
+                    ),
+                ),
+                ("agent_quota", models.IntegerField(blank=True, null=True, verbose_name="ports per token")),
+                (
                     "created_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
@@ -96,8 +151,15 @@ class Migration(migrations.Migration):
                         condition=models.Q(("name__regex", "^[a-z0-9][a-z0-9._-]{0,254}$")),
                         name="projects_name",
                         violation_error_code="invalid_name",
-                        violation_error_message="Use a-z 0-9 . _ -, beginning with a letter or a digit.",
-                    )
+                        violation_error_message="Use a-z 0-9 . _ -, starting with a letter or a digit.",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("mode__in", ("autonomous", "ask"))), name="projects_mode"
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("agent_quota__isnull", True), ("agent_quota__gte", 0), _connector="OR"),
+                        name="projects_quota",
+                    ),
                 ],
             },
         ),
@@ -113,12 +175,12 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                ("range_name", models.CharField(db_collation="C", max_length=255, unique=True)),
-                ("start_port", models.IntegerField()),
-                ("end_port", models.IntegerField()),
+                ("range_name", models.CharField(db_collation="C", max_length=255, unique=True, verbose_name="name")),
+                ("start_port", models.IntegerField(verbose_name="start port")),
+                ("end_port", models.IntegerField(verbose_name="end port")),
                 ("description", models.TextField(blank=True, db_default="", default="")),
-                ("is_active", models.BooleanField(db_default=True, default=True)),
-                ("is_shared", models.BooleanField(db_default=False, default=False)),
+                ("is_active", models.BooleanField(db_default=True, default=True, verbose_name="active")),
+                ("is_shared", models.BooleanField(db_default=False, default=False, verbose_name="shared")),
                 (
                     "created_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
@@ -163,15 +225,26 @@ class Migration(migrations.Migration):
                         serialize=False,
                     ),
                 ),
-                ("port_number", models.IntegerField()),
-                ("service_name", models.CharField(blank=True, db_collation="C", max_length=255, null=True)),
+                ("port_number", models.IntegerField(verbose_name="port")),
+                (
+                    "service_name",
+                    models.CharField(blank=True, db_collation="C", max_length=255, null=True, verbose_name="service"),
+                ),
                 ("instance", models.IntegerField(db_default=0, default=0)),
-                ("service_type", models.CharField(blank=True, db_default="", default="", max_length=100)),
+                (
+                    "service_type",
+                    models.CharField(blank=True, db_default="", default="", max_length=100, verbose_name="type"),
+                ),
                 ("description", models.TextField(blank=True, db_default="", default="")),
                 (
                     "status",
                     models.CharField(
-                        choices=[("allocated", "Allocated"), ("reserved", "Reserved"), ("released", "Released")],
+                        choices=[
+                            ("allocated", "Allocated"),
+                            ("reserved", "Reserved"),
+                            ("pending", "Pending"),
+                            ("released", "Released"),
+                        ],
                         db_default="allocated",
                         default="allocated",
                         max_length=50,
@@ -179,18 +252,29 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "hostname",
-                    models.CharField(db_collation="C", db_default="localhost", default="localhost", max_length=255),
+                    models.CharField(
+                        db_collation="C",
+                        db_default="localhost",
+                        default="localhost",
+                        max_length=255,
+                        verbose_name="host",
+                    ),
                 ),
                 ("protocol", models.CharField(db_default="tcp", default="tcp", max_length=10)),
-                ("cloudflare_hostname", models.CharField(blank=True, db_collation="C", max_length=253, null=True)),
+                (
+                    "cloudflare_hostname",
+                    models.CharField(
+                        blank=True, db_collation="C", max_length=253, null=True, verbose_name="Cloudflare hostname"
+                    ),
+                ),
                 ("metadata", models.JSONField(blank=True, db_default={}, default=dict)),
                 (
                     "allocated_at",
                     models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 ("last_used_at", models.DateTimeField(editable=False, null=True)),
-                ("expires_at", models.DateTimeField(blank=True, null=True)),
-                ("released_at", models.DateTimeField(editable=False, null=True)),
+                ("expires_at", models.DateTimeField(blank=True, null=True, verbose_name="expires")),
+                ("released_at", models.DateTimeField(editable=False, null=True, verbose_name="released")),
                 (
                     "health",
                     models.CharField(
@@ -203,6 +287,8 @@ class Migration(migrations.Migration):
                 ("span", django.contrib.postgres.fields.ranges.IntegerRangeField(editable=False, null=True)),
                 ("range_project_id", models.UUIDField(editable=False, null=True)),
                 ("range_is_shared", models.BooleanField(editable=False, null=True)),
+                ("allocated_by", models.CharField(db_default="", editable=False, max_length=255)),
+                ("token_id", models.UUIDField(editable=False, null=True)),
                 (
                     "port_range",
                     models.ForeignKey(
@@ -263,6 +349,78 @@ class Migration(migrations.Migration):
             options={
                 "db_table": "audits",
                 "ordering": ("-finished_at", "pk"),
+            },
+        ),
+        migrations.CreateModel(
+            name="Token",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=django.contrib.postgres.functions.RandomUUID(),
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                ("public_id", models.CharField(db_collation="C", editable=False, max_length=8, unique=True)),
+                ("secret_hash", models.BinaryField()),
+                ("name", models.CharField(db_collation="C", max_length=100)),
+                ("role", models.CharField(max_length=20)),
+                ("is_limited", models.BooleanField(db_default=False, default=False)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
+                ),
+                ("created_by", models.CharField(editable=False, max_length=255)),
+                ("expires_at", models.DateTimeField()),
+                ("last_used_at", models.DateTimeField(editable=False, null=True)),
+                ("revoked_at", models.DateTimeField(editable=False, null=True)),
+                (
+                    "projects",
+                    models.ManyToManyField(
+                        blank=True, db_table="api_token_projects", related_name="+", to="allocations.project"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="port_tokens",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "api_tokens",
+                "ordering": ("-created_at", "pk"),
+            },
+        ),
+        migrations.CreateModel(
+            name="UserLimit",
+            fields=[
+                (
+                    "user",
+                    models.OneToOneField(
+                        db_column="user_id",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="port_limit",
+                        serialize=False,
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "projects",
+                    models.ManyToManyField(
+                        blank=True, db_table="user_limit_projects", related_name="+", to="allocations.project"
+                    ),
+                ),
+            ],
+            options={
+                "db_table": "user_limits",
             },
         ),
         migrations.CreateModel(
@@ -333,7 +491,7 @@ class Migration(migrations.Migration):
                 condition=models.Q(("range_name__regex", "^[a-z0-9][a-z0-9._-]{0,254}$")),
                 name="port_ranges_name",
                 violation_error_code="invalid_name",
-                violation_error_message="Use a-z 0-9 . _ -, beginning with a letter or a digit.",
+                violation_error_message="Use a-z 0-9 . _ -, starting with a letter or a digit.",
             ),
         ),
         migrations.AddConstraint(
@@ -344,7 +502,7 @@ class Migration(migrations.Migration):
                 ),
                 name="port_ranges_bounds",
                 violation_error_code="port_out_of_range",
-                violation_error_message="A range lies in 1 to 65535 and its start port comes first.",
+                violation_error_message="A range lies within 1 to 65535, and its start port comes first.",
             ),
         ),
         migrations.AddConstraint(
@@ -359,6 +517,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="portallocation",
             index=models.Index(fields=["project", "service_name"], name="port_allocations_of_project"),
+        ),
+        migrations.AddIndex(
+            model_name="portallocation",
+            index=models.Index(
+                condition=models.Q(models.Q(("status", "released"), _negated=True), ("token_id__isnull", False)),
+                fields=["token_id"],
+                name="port_allocations_of_token",
+            ),
         ),
         migrations.AddIndex(
             model_name="portallocation",
@@ -410,7 +576,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="portallocation",
             constraint=models.CheckConstraint(
-                condition=models.Q(("status__in", ("allocated", "reserved", "released"))),
+                condition=models.Q(("status__in", ("allocated", "reserved", "pending", "released"))),
                 name="port_allocations_status",
             ),
         ),
@@ -443,7 +609,7 @@ class Migration(migrations.Migration):
                 condition=models.Q(
                     (
                         "hostname__regex",
-                        "^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*(%[a-z0-9._-]+)?)$",
+                        "^(?!127(\\.[0-9]+){3}$|0\\.0\\.0\\.0$|::1?$)([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|[0-9a-f:]*:[0-9a-f:.]*(%[a-z0-9._-]+)?)$",
                     )
                 ),
                 name="port_allocations_hostname",
@@ -467,6 +633,15 @@ class Migration(migrations.Migration):
                     ("health__isnull", True), ("health__in", ("up", "down", "conflict", "unknown")), _connector="OR"
                 ),
                 name="port_allocations_health",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="portallocation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("expires_at__isnull", False), models.Q(("status", "pending"), _negated=True), _connector="OR"
+                ),
+                name="port_allocations_pending_expires",
             ),
         ),
         migrations.AddConstraint(
@@ -539,4 +714,39 @@ class Migration(migrations.Migration):
             model_name="audit",
             index=models.Index(fields=["-finished_at"], name="audits_newest_first"),
         ),
+        migrations.AddConstraint(
+            model_name="token",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("public_id__regex", "^[0-9A-Za-z]{8}$")), name="api_tokens_public"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="token",
+            constraint=models.CheckConstraint(condition=models.Q(("secret_hash__length", 32)), name="api_tokens_hash"),
+        ),
+        migrations.AddConstraint(
+            model_name="token",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("role__in", ("scraper", "viewer", "operator", "admin"))), name="api_tokens_role"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="token",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("expires_at__gt", models.F("created_at")),
+                    (
+                        "expires_at__lte",
+                        django.db.models.expressions.CombinedExpression(
+                            models.F("created_at"), "+", models.Value("366 days", models.DurationField())
+                        ),
+                    ),
+                ),
+                name="api_tokens_expiry",
+            ),
+        ),
+        RunSQLFile("tables"),
+        migrations.RunPython(run_deferred_sql, migrations.RunPython.noop),
+        # Backwards the groups stay, because users belong to them.
+        migrations.RunPython(create_groups, migrations.RunPython.noop),
     ]

@@ -1,9 +1,50 @@
--- In a project that asks, no agent keeps a port for longer than a day without a person's say: neither by a reservation
--- nor by a later expiry; and what a person has said yes to is not renamed by it.
+-- Guards: what may never happen to an allocation, whoever writes it. The name of a constraint is the contract with
+-- Python, which turns it into an error.
 
-CREATE FUNCTION guard_allocation_v3() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION canonical_host(host text) RETURNS text LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+-- Return the name that the registry uses for a host: `localhost` for this machine, the shortest form (RFC 5952) of an
+-- address, lower case for a name. Return NULL if it is neither a host name nor an address. Python has the same rules.
 DECLARE
-    owner projects;
+    name text := lower(host);
+    address inet;
+BEGIN
+    IF name = 'localhost' THEN  -- the usual case first
+        RETURN name;
+    ELSIF name ~ ':' OR name ~ '^[0-9]+(\.[0-9]+){3}$' THEN
+        BEGIN
+            address := name::inet;
+        EXCEPTION WHEN invalid_text_representation THEN
+            RETURN NULL;
+        END;
+        IF address <<= '::ffff:0:0/96' THEN  -- an IPv4 address, written as IPv6
+            address := '0.0.0.0'::inet + (address - '::ffff:0:0'::inet);
+        END IF;
+        RETURN CASE WHEN address <<= '127.0.0.0/8' OR address IN ('0.0.0.0', '::', '::1') THEN 'localhost'
+                    WHEN address <<= '::/96' THEN name  -- PostgreSQL writes these with dots, Python does not
+                    ELSE host(address) END;
+    ELSIF name IN ('localhost.localdomain', 'localhost4', 'localhost6', 'ip6-localhost', 'ip6-loopback')
+       OR name LIKE '%.localhost' THEN
+        RETURN 'localhost';
+    ELSIF length(name) > 253 OR name ~ '(^|\.)([0-9]+|0x[0-9a-f]*)$'  -- some resolvers read these as an address
+       OR name !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$' THEN
+        RETURN NULL;
+    END IF;
+    RETURN name;
+END $$;
+
+-- Released rows keep the host name that they were written with.
+ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_canonical_host
+    CHECK (status = 'released' OR coalesce(canonical_host(hostname) = hostname, false));
+
+
+CREATE OR REPLACE FUNCTION guard_allocation() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Fill in the columns that no caller sets (copy of the range, actor, token, time of release), and refuse what may never
+-- happen to an allocation.
+--
+-- Transaction-local settings name the caller: portal.actor, portal.token (the id of its token), and portal.agent, which
+-- is 'on' for an agent. Where a project's mode is `ask`, a person decides about the ports of agents.
+DECLARE
+    project projects;
     held_by_token int;
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -14,26 +55,28 @@ BEGIN
             RAISE EXCEPTION 'port % cannot begin as released: allocate or reserve it', NEW.port_number
                 USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_born_held';
         END IF;
-        -- The lock waits for a range that is just being changed, so that the copy is of what it has become.
+        -- The lock waits for a transaction that is changing the range, so that the copy is of the changed range.
         SELECT span, project_id, is_shared INTO NEW.span, NEW.range_project_id, NEW.range_is_shared
             FROM port_ranges WHERE id = NEW.port_range_id FOR KEY SHARE;
-        NEW.allocated_by := left(coalesce(nullif(current_setting('portal.actor', true), ''), 'db:' || session_user), 255);
+        NEW.allocated_by := left(
+            coalesce(nullif(current_setting('portal.actor', true), ''), 'db:' || session_user), 255);
         NEW.token_id := nullif(current_setting('portal.token', true), '')::uuid;
         IF current_setting('portal.agent', true) = 'on' THEN
-            SELECT * INTO owner FROM projects WHERE id = NEW.project_id;
-            IF owner.agent_quota IS NOT NULL AND NEW.token_id IS NOT NULL THEN
-                -- Of two calls of one token, the second counts what the first has taken.
+            SELECT * INTO project FROM projects WHERE id = NEW.project_id;
+            IF project.agent_quota IS NOT NULL AND NEW.token_id IS NOT NULL THEN
+                -- Of two calls with one token, the second waits and counts what the first has taken.
                 PERFORM pg_advisory_xact_lock(hashtextextended('quota ' || NEW.project_id || NEW.token_id, 0));
                 SELECT count(*) INTO held_by_token FROM port_allocations a
                  WHERE a.token_id = NEW.token_id AND a.project_id = NEW.project_id AND a.status <> 'released'
                    AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp());
-                IF held_by_token >= owner.agent_quota THEN
+                IF held_by_token >= project.agent_quota THEN
                     RAISE EXCEPTION 'This token holds % of the % ports that each may hold in %',
-                        held_by_token, owner.agent_quota, owner.name
+                        held_by_token, project.agent_quota, project.name
                         USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_quota';
                 END IF;
             END IF;
-            IF owner.mode = 'ask' THEN  -- also a reservation would keep a port without anybody's say
+            IF project.mode = 'ask' THEN
+                -- A reservation expires too: otherwise an agent could keep a port without asking anybody.
                 NEW.expires_at := least(NEW.expires_at, statement_timestamp() + interval '1 day');
                 NEW.status := CASE NEW.status WHEN 'allocated' THEN 'pending' ELSE NEW.status END;
             END IF;
@@ -55,7 +98,7 @@ BEGIN
     ELSIF (NEW.expires_at, NEW.service_name) IS DISTINCT FROM (OLD.expires_at, OLD.service_name)
           AND current_setting('portal.agent', true) = 'on'
           AND (SELECT mode FROM projects WHERE id = NEW.project_id) = 'ask' THEN
-        RAISE EXCEPTION 'for which service and until when port % of % is held, a person decides in this project',
+        RAISE EXCEPTION 'in this project a person decides which service holds port % of %, and until when',
             OLD.port_number, OLD.hostname
             USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_asked';
     ELSIF NEW.status = 'released' THEN
@@ -73,40 +116,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
-DROP TRIGGER port_allocations_guard ON port_allocations;
 CREATE TRIGGER port_allocations_guard BEFORE INSERT OR UPDATE OR DELETE ON port_allocations
-    FOR EACH ROW EXECUTE FUNCTION guard_allocation_v3();
+    FOR EACH ROW EXECUTE FUNCTION guard_allocation();
+-- ALWAYS: the trigger also fires in a session that acts as a replica, where ordinary triggers do not.
 ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_guard;
-DROP FUNCTION guard_allocation_v2();
-
-
--- This machine had as many names as it has loopback addresses, and under each the same ports. Now it has one.
-DO $$
-DECLARE
-    twice record;
-BEGIN
-    SELECT b.port_number, b.protocol, b.hostname, a.port_number AS other_port, a.hostname AS other_host INTO twice
-      FROM port_allocations a JOIN port_allocations b
-        ON a.protocol = b.protocol AND a.hostname < b.hostname
-       AND (a.port_number = b.port_number
-            OR (a.project_id, a.service_name, a.instance) = (b.project_id, b.service_name, b.instance))
-     WHERE a.status <> 'released' AND b.status <> 'released'
-       AND a.hostname ~ '^(localhost|127(\.[0-9]+){3}|0\.0\.0\.0|::1?)$'
-       AND b.hostname ~ '^(localhost|127(\.[0-9]+){3}|0\.0\.0\.0|::1?)$'
-     ORDER BY b.port_number LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'Port % of % and port % of % are of one machine, which Portal now calls localhost, and for one '
-            'port or one service: release one of them, for example by SELECT release_port(%, %, %), and begin again',
-            twice.port_number, twice.hostname, twice.other_port, twice.other_host,
-            twice.port_number, quote_literal(twice.hostname), quote_literal(twice.protocol)
-            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_one_name';
-    END IF;
-    -- A host never changes otherwise.
-    ALTER TABLE port_allocations DISABLE TRIGGER port_allocations_guard;
-    UPDATE port_allocations SET hostname = 'localhost' WHERE hostname ~ '^(127(\.[0-9]+){3}|0\.0\.0\.0|::1?)$';
-    ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_guard;
-END $$;
-
--- A request that nobody decides on goes; one that somebody made to stay by SQL gets the day that all have.
-UPDATE port_allocations SET expires_at = statement_timestamp() + interval '1 day'
- WHERE status = 'pending' AND expires_at IS NULL;

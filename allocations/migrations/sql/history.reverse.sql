@@ -1,0 +1,11 @@
+DROP TRIGGER projects_event ON projects;
+DROP TRIGGER projects_no_truncate ON projects;
+DROP TRIGGER port_ranges_event ON port_ranges;
+DROP TRIGGER port_ranges_no_truncate ON port_ranges;
+DROP TRIGGER port_allocations_event_insert ON port_allocations;
+DROP TRIGGER port_allocations_event_update ON port_allocations;
+DROP TRIGGER port_allocations_no_truncate ON port_allocations;
+DROP TRIGGER events_append_only ON events;
+DROP TRIGGER events_no_truncate ON events;
+DROP FUNCTION record_event();
+DROP FUNCTION refuse_change();

@@ -1,0 +1,13 @@
+DROP FUNCTION count_request(text[], integer[]);
+DROP TRIGGER auth_user_no_truncate ON auth_user;
+DROP TRIGGER auth_user_groups_no_truncate ON auth_user_groups;
+DROP TRIGGER auth_group_no_truncate ON auth_group;
+DROP FUNCTION refuse_truncate();
+DROP TRIGGER auth_user_last_admin ON auth_user;
+DROP TRIGGER auth_user_groups_last_admin ON auth_user_groups;
+DROP TRIGGER auth_group_last_admin ON auth_group;
+DROP TRIGGER user_limits_last_admin ON user_limits;
+DROP FUNCTION guard_last_admin();
+DROP FUNCTION is_full_admin(integer);
+DROP TRIGGER api_tokens_guard ON api_tokens;
+DROP FUNCTION guard_token();
