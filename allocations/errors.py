@@ -1,4 +1,4 @@
-"""Everything Portal refuses, as one tree.
+"""The errors that Portal reports to its callers, as one tree.
 
     PortError                     400  port_error
     ├── InvalidValue              400  invalid_value
@@ -29,31 +29,22 @@
     ├── TooManyRequests           429  too_many_requests
     └── Unavailable               503  unavailable
 
-`code` is a promise to programs, the sentence is for people and may be improved at any time: it says what was
-wrong (field, value, rule), who holds it where that may be told, and what to do next. `details` holds the same as
-data. Every door catches PortError in one place.
+Programs rely on `code`. The sentence is for people and may be improved at any time: it says what is wrong (field,
+value, rule), who holds it if the caller may know, and what to do next. `details` holds the same facts as data. Every
+door catches PortError in one place.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 
-def quoted(value: object) -> str:
-    """The value as a sentence quotes it: short, and harmless in a terminal."""
-    text = json.dumps(value, default=str) if not isinstance(value, str) else json.dumps(value, ensure_ascii=True)
-    if len(text) <= 80:
-        return text
-    return text[:77] + ('…"' if text.startswith('"') else "…")
-
-
 class PortError(Exception):
-    """A refusal that a person or a program can act on.
+    """An error that a person or a program can act on.
 
     Args:
         sentence: what is wrong and what to do next, in one or two sentences.
-        field: the name of the argument that is wrong, where there is one.
+        field: the name of the invalid argument, if there is one.
         details: the same facts as data, for programs.
     """
 
@@ -69,15 +60,20 @@ class PortError(Exception):
     def __str__(self) -> str:
         return self.sentence
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the HTTP headers that belong to the error: when to try again, if that is known."""
+        return {"Retry-After": str(self.details["retry_after"])} if "retry_after" in self.details else {}
+
 
 class InvalidValue(PortError):
-    """A value that its field does not take."""
+    """A value that its field does not accept."""
 
     code = "invalid_value"
 
 
 class InvalidName(InvalidValue):
-    """A project, service, range or host name with characters it must not have."""
+    """A project, service, range or host name with characters that are not allowed."""
 
     code = "invalid_name"
 
@@ -103,50 +99,50 @@ class NotFound(PortError):
 
 
 class UnknownProject(NotFound):
-    """No project of that name; the nearest names are in the details."""
+    """There is no project with that name. The details list similar names."""
 
     code = "unknown_project"
 
 
 class UnknownService(NotFound):
-    """The project holds no port for a service of that name."""
+    """The project holds no port for a service with that name."""
 
     code = "unknown_service"
 
 
 class UnknownRange(NotFound):
-    """No range of that name or id, or none that the project may use."""
+    """There is no range with that name or id, or none that the project may use."""
 
     code = "unknown_range"
 
 
 class UnknownAllocation(NotFound):
-    """No allocation of that id."""
+    """There is no allocation with that id."""
 
     code = "unknown_allocation"
 
 
 class UnknownToken(NotFound):
-    """No token of that id among those the caller may see."""
+    """The caller has no token with that id."""
 
     code = "unknown_token"
 
 
 class Conflict(PortError):
-    """The registry, as it is now, does not admit the change."""
+    """The current state of the registry does not allow the change."""
 
     code = "conflict"
     status = 409
 
 
 class PortTaken(Conflict):
-    """Another service holds the port, or something unregistered listens on it."""
+    """Another service holds the port, or an unallocated listener occupies it."""
 
     code = "port_taken"
 
 
 class AlreadyAllocated(Conflict):
-    """The service holds another port than the one that was named."""
+    """The service holds a different port from the requested one."""
 
     code = "already_allocated"
 
@@ -164,7 +160,7 @@ class NameTaken(Conflict):
 
 
 class RangeExhausted(Conflict):
-    """No free port is left in the range."""
+    """The range has no free port left."""
 
     code = "range_exhausted"
 
@@ -176,64 +172,64 @@ class RangeOverlap(Conflict):
 
 
 class RangeInUse(Conflict):
-    """The range cannot shrink, move, change hands or go while ports in it are held."""
+    """The range cannot be shrunk, moved, handed over or deleted while ports in it are held."""
 
     code = "range_in_use"
 
 
 class ProjectInUse(Conflict):
-    """The project cannot go while it has ranges, ports or a history."""
+    """The project cannot be deleted while it has ranges, ports or a history."""
 
     code = "project_in_use"
 
 
 class AlreadyReleased(Conflict):
-    """The allocation was released; a released one never changes again."""
+    """The allocation was released, and a released allocation never changes."""
 
     code = "already_released"
 
 
 class Ambiguous(Conflict):
-    """The words fit several allocations; the details list them."""
+    """The request matches several allocations. The details list them."""
 
     code = "ambiguous"
 
 
 class LastAdmin(Conflict):
-    """Nobody would be left who may administer this Portal."""
+    """The change would leave Portal without an admin."""
 
     code = "last_admin"
 
 
 class QuotaReached(Conflict):
-    """The agent holds as many ports of the project as each token may."""
+    """The token already holds as many ports of the project as the quota allows."""
 
     code = "quota_reached"
 
 
 class Stale(PortError):
-    """The caller's view of the thing is out of date: somebody changed it since."""
+    """Somebody has changed the object since the caller read it."""
 
     code = "stale"
     status = 412
 
 
 class KeyReused(PortError):
-    """The Idempotency-Key came before, with another request."""
+    """The Idempotency-Key was used before with a different request."""
 
     code = "key_reused"
     status = 422
 
 
 class TooManyRequests(PortError):
-    """The caller asks more often than it may; `retry_after` in the details is in seconds."""
+    """The caller has exceeded their rate limit. `retry_after` in the details is in seconds."""
 
     code = "too_many_requests"
     status = 429
 
 
 class Unavailable(PortError):
-    """The database does not answer, or not in time. Nothing was changed; try again.
+    """The database does not answer, or not in time. Nothing was changed; the caller can try again.
 
     `retry_after` in the details is in seconds.
     """

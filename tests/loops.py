@@ -1,4 +1,4 @@
-"""Coroutines in a test. Its own thread has the loop of the browser tests, if they ran before."""
+"""Run coroutines in a test. An event loop of the browser tests may already run in the thread of the test."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ T = TypeVar("T")
 
 
 def in_a_loop_of_its_own(work: Coroutine[Any, Any, Any]) -> Any:
-    """Run it in another thread."""
+    """Run the coroutine in a new event loop in another thread and return its result."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
 
 def in_a_thread_beside(work: Callable[[], T]) -> T:
-    """Run what begins a loop of its own (async_to_sync, a request to an async view) in another thread.
+    """Run code that starts its own event loop (async_to_sync, a request to an async view) in another thread.
 
-    It reads and writes over this thread's connection, inside the test's transaction.
+    It uses this thread's database connection, and so the transaction of the test.
     """
-    here = connections["default"]
+    connection = connections["default"]
 
     def run() -> T:
-        connections["default"] = here
+        connections["default"] = connection
         return work()
 
-    here.inc_thread_sharing()
+    connection.inc_thread_sharing()
     try:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(run).result()
     finally:
-        here.dec_thread_sharing()
+        connection.dec_thread_sharing()

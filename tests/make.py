@@ -1,4 +1,4 @@
-"""What tests build with: short ways to a registry in a certain state, always through PortManager."""
+"""Helpers that put the registry into a certain state, always through PortManager, and check its invariants."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ import os
 from django.db import connection
 
 from allocations.models import PortAllocation, PortRange
-from allocations.ports import PortManager
+from allocations.ports import PortManager, projects
 
-# Where no developer's service listens: a listener would change what the allocator does. Tests open real sockets there,
-# so each of the processes that test at the same time has a thousand ports of its own.
+# The first port that tests use. No developer's service should listen here, because the allocator skips listeners. Tests
+# open real sockets, so each parallel test process has a thousand ports of its own.
 FIRST = 21000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
 def manager(actor: str = "test") -> PortManager:
-    """A manager with all rights."""
+    """Return a manager that may do everything."""
     return PortManager(actor=actor)
 
 
 def port_range(project: str = "shop", start: int = FIRST, size: int = 20, *, shared: bool = False) -> PortRange:
-    """A new project's range."""
-    return manager().add_project(project, start=start, size=size, shared=shared).ranges.get()
+    """Create a project with one range and return the range."""
+    return projects.add(manager().context, project, start_port=start, size=size, is_shared=shared).ranges.get()
 
 
 def allocation(service: str = "api", project: str = "shop") -> PortAllocation:
-    """A port for a service; its project is made if need be."""
+    """Allocate a port to a service, creating its project first if it does not exist."""
     if not PortRange.objects.filter(project__name=project).exists():
         port_range(project)
     return manager().allocate(project, service)
 
 
 def broken_invariants() -> list[str]:
-    """The invariants of spec section 3 as questions to the database; each answer is a breach."""
-    found = []
+    """Return one line per breach of an invariant of the registry.
+
+    Each invariant is a query whose rows are breaches.
+    """
+    breaches = []
     with connection.cursor() as cursor:
-        for name, question in INVARIANTS.items():
-            cursor.execute(question)
-            found += [f"{name}: {row}" for row in cursor.fetchall()]
-    return found
+        for name, query in INVARIANTS.items():
+            cursor.execute(query)
+            breaches += [f"{name}: {row}" for row in cursor.fetchall()]
+    return breaches
 
 
 INVARIANTS = {

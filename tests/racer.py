@@ -1,7 +1,7 @@
-"""One process of a race: `python -m tests.racer`, with its jobs as JSON on standard input. See test_concurrency.py.
+"""Run one process of a race: `python -m tests.racer`, with its jobs as JSON on standard input.
 
-It says `ready` when each of its threads is connected, waits for a line, runs its jobs, and prints one JSON object for
-each.
+The process prints `ready` when each of its threads is connected, waits for a line, runs its jobs and prints one JSON
+object for each. See test_concurrency.py.
 """
 
 import json
@@ -22,10 +22,10 @@ from django.db import connection  # noqa: E402
 
 from allocations.errors import PortError  # noqa: E402
 from allocations.models import PortRange  # noqa: E402
-from allocations.ports import PortManager  # noqa: E402
+from allocations.ports import PortManager, projects, ranges  # noqa: E402
 
 ports = PortManager(actor=f"racer-{os.getpid()}", source="race")
-PAUSE = 0.005  # seconds between the look and the leap of the naive
+PAUSE = 0.005  # seconds between the query and the write of a naive job
 
 
 def allocate(project: str, service: str) -> int:
@@ -41,19 +41,19 @@ def allocate_many(project: str, services: list[str]) -> list[int]:
 
 
 def resize(name: str, end: int) -> int:
-    return ports.update_range(PortRange.objects.get(range_name=name).pk, end=end).end_port
+    return ranges.update(ports.context, PortRange.objects.get(range_name=name).pk, end_port=end).end_port
 
 
 def add_project(name: str) -> int:
-    return ports.add_project(name).ranges.get().start_port
+    return projects.add(ports.context, name).ranges.get().start_port
 
 
 def release(project: str, service: str) -> int:
     return ports.release(project, service)[0].port_number
 
 
-def hold_and_die(project: str, service: str) -> None:
-    """Take a port, and be killed before the commit."""
+def allocate_and_die(project: str, service: str) -> None:
+    """Allocate a port and kill this process before it commits."""
     from django.db import transaction
 
     with transaction.atomic():
@@ -61,7 +61,7 @@ def hold_and_die(project: str, service: str) -> None:
         os.kill(os.getpid(), 9)
 
 
-# The deliberately naive: look, then leap, in tables without constraints. The race tests must see them fail.
+# Deliberately naive jobs: they query and then write, in tables without constraints. The race tests must see them fail.
 
 
 def naive_allocate(first: int, service: str) -> int:
@@ -82,7 +82,7 @@ def naive_get_or_allocate(first: int, service: str) -> int:
 
 
 def naive_tighten(first: int) -> int:
-    """Shrinks the range to what is held, as far as a look can tell, and grows it again; how many were outside."""
+    """Shrink the range to the ports that a query sees, then grow it again. Return how many ports were outside."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT coalesce(max(port), %s) FROM naive_ports", [first])
         last = cursor.fetchone()[0]
@@ -109,26 +109,26 @@ def naive_allocate_inside(first: int, service: str) -> int:
 JOBS: dict[str, Callable[..., Any]] = {
     f.__name__: f
     for f in (
-        *(add_project, allocate, get_or_allocate, allocate_many, resize, release, hold_and_die),
+        *(add_project, allocate, get_or_allocate, allocate_many, resize, release, allocate_and_die),
         *(naive_allocate, naive_get_or_allocate, naive_tighten, naive_allocate_inside),
     )
 }
 
 
-def answer(name: str, *arguments: Any) -> dict[str, Any]:
+def run_job(name: str, *arguments: Any) -> dict[str, Any]:
     try:
         return {"value": JOBS[name](*arguments)}
-    except PortError as refusal:
-        return {"code": refusal.code, "said": refusal.sentence}
+    except PortError as error:
+        return {"code": error.code, "message": error.sentence}
 
 
-def work_off(jobs: list[list[Any]], begin: Barrier) -> None:
-    """Run these jobs over a connection of this thread's own: first all connect, then all begin."""
+def run_jobs(jobs: list[list[Any]], begin: Barrier) -> None:
+    """Run the jobs over this thread's own connection. All threads connect before any of them starts."""
     connection.ensure_connection()
     begin.wait()
     begin.wait()
     for job in jobs:
-        sys.stdout.write(json.dumps(answer(*job)) + "\n")  # one call: print would let others between text and newline
+        sys.stdout.write(json.dumps(run_job(*job)) + "\n")  # print() could interleave
         sys.stdout.flush()
     connection.close()
 
@@ -138,7 +138,7 @@ def main() -> None:
     connection.settings_dict["NAME"] = work["database"]
     jobs, count = work["jobs"], work.get("threads", 1)
     begin = Barrier(count + 1)
-    threads = [Thread(target=work_off, args=(jobs[n::count], begin)) for n in range(count)]
+    threads = [Thread(target=run_jobs, args=(jobs[n::count], begin)) for n in range(count)]
     for thread in threads:
         thread.start()
     begin.wait()

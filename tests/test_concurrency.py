@@ -1,4 +1,7 @@
-"""Real processes, real PostgreSQL: what must never happen twice, does not. Each check is seen to fail on the naive."""
+"""Test the operations under concurrency, with real processes and a real PostgreSQL.
+
+Naive implementations of the same operations must fail each check.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,12 @@ FIRST = make.FIRST
 Job = list[Any]
 
 
-def race(jobs_of_each: list[list[Job]], *, threads: int = 1, gate: str = "") -> list[dict[str, Any]]:
-    """Run the jobs of each process at the same time; what every job answered.
+def race(jobs_of_each: list[list[Job]], *, threads: int = 1, locked_table: str = "") -> list[dict[str, Any]]:
+    """Run the jobs of each process at the same time, and return the answer of every job.
 
     Args:
-        threads: how many there are in each process, with a connection each; they share its jobs.
-        gate: a table that is locked until every thread of all processes waits for it: then they begin in one moment.
+        threads: how many threads, each with a connection of its own, share the jobs of a process.
+        locked_table: a table to lock until all threads of all processes wait for it, so that they start together.
     """
     racers = [
         subprocess.Popen(
@@ -48,7 +51,7 @@ def race(jobs_of_each: list[list[Job]], *, threads: int = 1, gate: str = "") -> 
     for racer in racers:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
-    with closed(gate, threads * len(racers)) if gate else nullcontext():
+    with locked_until_waiting(locked_table, threads * len(racers)) if locked_table else nullcontext():
         for racer in racers:
             assert racer.stdin is not None
             racer.stdin.write("go\n")
@@ -58,30 +61,30 @@ def race(jobs_of_each: list[list[Job]], *, threads: int = 1, gate: str = "") -> 
 
 
 @contextmanager
-def closed(table: str, callers: int) -> Iterator[None]:
-    """Lock the table for the block, and open it when so many wait there."""
-    other = connection.copy()
+def locked_until_waiting(table: str, callers: int) -> Iterator[None]:
+    """Lock the table, and unlock it at the end of the block once this number of callers wait for it."""
+    locker = connection.copy()
     try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
+        locker.set_autocommit(False)
+        with locker.cursor() as cursor:
             cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield
-        waiting = f"SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
-        _wait_until(waiting, callers, seconds=8)  # the first of them gives up after ten
-        other.rollback()
+        query = f"SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND NOT granted"
+        _wait_until(query, callers, seconds=8)  # the first caller gives up after ten
+        locker.rollback()
     finally:
-        other.close()
+        locker.close()
 
 
-def _wait_until(question: str, number: int, seconds: int) -> None:
+def _wait_until(query: str, count: int, seconds: int) -> None:
     deadline = time.monotonic() + seconds
-    while (found := rows_of(question)) != [(number,)]:
-        assert time.monotonic() < deadline, f"{found} instead of {number}: {question}"
+    while (rows := rows_of(query)) != [(count,)]:
+        assert time.monotonic() < deadline, f"{rows} instead of {count}: {query}"
         time.sleep(0.02)
 
 
-def dealt(jobs: list[Job], processes: int) -> list[list[Job]]:
-    """The jobs dealt out to so many processes."""
+def deal(jobs: list[Job], processes: int) -> list[list[Job]]:
+    """Distribute the jobs over this number of processes."""
     return [jobs[n::processes] for n in range(processes)]
 
 
@@ -96,106 +99,106 @@ def naive_tables() -> Iterator[None]:
         cursor.execute("DROP TABLE naive_ports, naive_range")
 
 
-def rows_of(question: str) -> list[Any]:
+def rows_of(query: str) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(question)
+        cursor.execute(query)
         return cursor.fetchall()
 
 
-class TestTwoHundredServices:
-    def test_each_gets_a_port_of_its_own_and_the_last_one_is_refused(self) -> None:
+class TestManyServices:
+    def test_200_services_get_200_ports_and_one_more_is_refused(self) -> None:
         make.port_range("shop", FIRST, 200)
-        answers = race(dealt([["allocate", "shop", f"service-{n}"] for n in range(200)], 16))
-        given = sorted(answer["value"] for answer in answers)
-        assert given == list(range(FIRST, FIRST + 200))
+        answers = race(deal([["allocate", "shop", f"service-{n}"] for n in range(200)], 16))
+        ports = sorted(answer["value"] for answer in answers)
+        assert ports == list(range(FIRST, FIRST + 200))
         assert make.broken_invariants() == []
         with pytest.raises(RangeExhausted, match=f"all 200 of shop {FIRST}-{FIRST + 199} are held"):
             make.manager().allocate("shop", "one-too-many")
 
-    def test_the_naive_allocator_gives_a_port_twice(self, naive_tables: None) -> None:
-        answers = race(dealt([["naive_allocate", FIRST, f"service-{n}"] for n in range(200)], 16))
-        given = [answer["value"] for answer in answers]
-        assert len(set(given)) < len(given)
+    def test_naive_allocator_gives_out_a_port_twice(self, naive_tables: None) -> None:
+        answers = race(deal([["naive_allocate", FIRST, f"service-{n}"] for n in range(200)], 16))
+        ports = [answer["value"] for answer in answers]
+        assert len(set(ports)) < len(ports)
 
 
 class TestOneService:
-    """64 callers, each with a connection of its own, that all look for the service in the same moment."""
+    """64 callers, each with its own connection, look up the same service at the same time."""
 
-    def test_64_callers_get_one_row(self) -> None:
+    def test_64_callers_get_the_same_allocation(self) -> None:
         make.port_range("shop", FIRST, 100)
-        answers = race([[["get_or_allocate", "shop", "api"]] * 4] * 16, threads=4, gate="port_allocations")
+        answers = race([[["get_or_allocate", "shop", "api"]] * 4] * 16, threads=4, locked_table="port_allocations")
         assert [answer.get("value", answer) for answer in answers] == [FIRST] * 64
         assert PortAllocation.objects.count() == 1
 
-    def test_the_naive_makes_more(self, naive_tables: None) -> None:
-        race([[["naive_get_or_allocate", FIRST, "api"]] * 4] * 16, threads=4, gate="naive_ports")
+    def test_naive_get_or_allocate_creates_several(self, naive_tables: None) -> None:
+        race([[["naive_get_or_allocate", FIRST, "api"]] * 4] * 16, threads=4, locked_table="naive_ports")
         assert len(rows_of("SELECT port FROM naive_ports")) > 1
 
 
-def test_each_of_many_projects_at_once_gets_a_block_of_its_own() -> None:
+def test_concurrent_projects_get_separate_blocks() -> None:
     answers = race([[["add_project", f"project-{n}"]] for n in range(8)])
     assert len({answer["value"] for answer in answers}) == 8, answers
     assert make.broken_invariants() == []
 
 
-class TestShrinkAgainstAllocate:
-    def test_no_held_port_is_ever_outside(self) -> None:
+class TestResizeDuringAllocation:
+    def test_no_held_port_is_outside_its_range(self) -> None:
         make.port_range("shop", FIRST, 200)
         sizes = [["resize", "shop", FIRST + size - 1] for size in (150, 60, 200, 30, 120, 90, 200, 40, 10, 200) * 3]
-        answers = race([sizes, *dealt([["allocate", "shop", f"service-{n}"] for n in range(120)], 7)])
+        answers = race([sizes, *deal([["allocate", "shop", f"service-{n}"] for n in range(120)], 7)])
         assert make.broken_invariants() == []
         refusals = {answer["code"] for answer in answers if "code" in answer}
         assert refusals <= {"range_in_use", "range_exhausted"}, answers
         assert PortAllocation.objects.held().count() > 0
 
-    def test_the_naive_strands_ports(self, naive_tables: None) -> None:
+    def test_naive_resize_leaves_ports_outside(self, naive_tables: None) -> None:
         tighten: list[Job] = [["naive_tighten", FIRST]] * 30
         allocate: list[Job] = [["naive_allocate_inside", FIRST, f"service-{n}"] for n in range(140)]
-        # On a busy machine the two may miss each other; in ten races they do not.
-        assert any(any(a["value"] for a in race([tighten, *dealt(allocate, 7)])[:30]) for _ in range(10))
+        # On a busy machine the two jobs may not overlap in one race, so run up to ten.
+        assert any(any(a["value"] for a in race([tighten, *deal(allocate, 7)])[:30]) for _ in range(10))
 
 
-def test_many_at_once_are_all_or_none() -> None:
+def test_concurrent_batches_are_allocated_completely_or_not_at_all() -> None:
     make.port_range("shop", FIRST, 50)
     jobs: list[Job] = [["allocate_many", "shop", [f"{n}-{m}" for m in range(8)]] for n in range(16)]
-    answers = race(dealt(jobs, 8))
-    given = [answer["value"] for answer in answers if "value" in answer]
-    refused = [answer for answer in answers if "code" in answer]
-    assert {answer["code"] for answer in refused} <= {"range_exhausted"}
-    assert all(len(ports) == 8 for ports in given)
-    assert len(given) == 6  # 48 of 50 ports
+    answers = race(deal(jobs, 8))
+    batches = [answer["value"] for answer in answers if "value" in answer]
+    refusals = [answer for answer in answers if "code" in answer]
+    assert {answer["code"] for answer in refusals} <= {"range_exhausted"}
+    assert all(len(ports) == 8 for ports in batches)
+    assert len(batches) == 6  # 48 of 50 ports
     assert PortAllocation.objects.held().count() == 48
     assert make.broken_invariants() == []
 
 
-def test_allocate_and_release_in_a_full_range() -> None:
+def test_allocating_and_releasing_in_a_small_range_never_exhausts_it() -> None:
     make.port_range("shop", FIRST, 10)
     jobs = [
         [job for n in range(15) for job in (["allocate", "shop", f"s{p}-{n}"], ["release", "shop", f"s{p}-{n}"])]
         for p in range(8)
     ]
     answers = race(jobs)
-    # Never more than 8 of 10 ports are in use: nobody may be told that the range is full.
+    # At most 8 of the 10 ports are in use at a time, so no caller may be told that the range is full.
     assert {answer.get("code") for answer in answers} == {None}
     assert PortAllocation.objects.held().count() == 0
     assert make.broken_invariants() == []
 
 
-def test_a_client_killed_before_its_commit_leaves_its_port_free() -> None:
+def test_port_of_a_client_killed_before_its_commit_is_free() -> None:
     make.port_range("shop", FIRST, 10)
-    answers = race([[["hold_and_die", "shop", "api"]]])
+    answers = race([[["allocate_and_die", "shop", "api"]]])
     assert answers == [{"taken": FIRST}]
-    _wait_for_the_end_of_the_dead()
+    _wait_until_killed_client_is_gone()
     assert make.manager().allocate("shop", "next").port_number == FIRST
 
 
-def _wait_for_the_end_of_the_dead() -> None:
-    """PostgreSQL takes a moment to notice that a client is gone, and until then its transaction stands."""
+def _wait_until_killed_client_is_gone() -> None:
+    """Wait for PostgreSQL to notice that a client is gone. Until then its transaction stays open."""
     _wait_until("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()", 0, seconds=20)
 
 
-def test_allocators_of_one_range_do_not_wait_for_each_others_commit() -> None:
-    """While one holds its port in an open transaction, a second gets the next one at once."""
+def test_allocation_does_not_wait_for_another_to_commit() -> None:
+    """While one transaction that holds a port is open, another caller gets the next port at once."""
     shop = make.port_range("shop", FIRST, 10)
     other = connection.copy()
     try:
@@ -216,8 +219,8 @@ def test_allocators_of_one_range_do_not_wait_for_each_others_commit() -> None:
     assert make.manager().allocate("shop", "third").port_number == FIRST
 
 
-def test_the_last_port_is_waited_for_when_its_taker_may_roll_back() -> None:
-    """A neighbour that is just taking the only port left may yet give it up: full is said only when that is known."""
+def test_allocation_of_the_last_port_waits_for_a_possible_rollback() -> None:
+    """The transaction that is taking the last port may roll back. The range is not reported as full until it ends."""
     make.port_range("shop", FIRST, 1)
     other = connection.copy()
     try:
@@ -241,7 +244,7 @@ def test_the_last_port_is_waited_for_when_its_taker_may_roll_back() -> None:
                 racer.stdin.write("go\n")
                 racer.stdin.flush()
                 with pytest.raises(subprocess.TimeoutExpired):
-                    racer.wait(timeout=1)  # it waits
+                    racer.wait(timeout=1)  # it is still waiting
                 other.rollback()
                 assert json.loads(racer.communicate(timeout=20)[0]) == {"value": FIRST}
     finally:

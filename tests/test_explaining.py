@@ -1,4 +1,4 @@
-"""explain: whose a port is, what listens there, and one next step that harms nobody."""
+"""Test explain(): which service holds a port, what listens on it, and a next step that disturbs no other service."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from allocations.access import Caller, Role
+from allocations.auth.roles import Caller, Role
 from allocations.models import Project
-from allocations.ports import Explanation, PortManager
+from allocations.ports import PortManager, projects
+from allocations.ports.explain import Explanation, explain
 from tests import make
 from tests.test_audit import process
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
-CALM = "nobody else's process is to be stopped"
+WARNING = "Do not stop a process that is not yours"
 
 
 @pytest.fixture
@@ -27,117 +28,127 @@ def ports() -> PortManager:
 
 
 def limited(*projects: str) -> PortManager:
-    """An operator of some projects."""
-    seen = frozenset(Project.objects.filter(name__in=projects).values_list("pk", flat=True))
-    return PortManager(actor="ann", caller=Caller("ann", Role.OPERATOR, seen))
+    """Return the manager of an operator who is limited to these projects."""
+    visible = frozenset(Project.objects.filter(name__in=projects).values_list("pk", flat=True))
+    return PortManager(actor="ann", caller=Caller("ann", Role.OPERATOR, visible))
 
 
-def said(found: Explanation) -> str:
-    return f"{found.sentence} {found.next_step}"
+def full_text(explanation: Explanation) -> str:
+    return f"{explanation.sentence} {explanation.next_step}"
 
 
-def test_one_that_is_held(ports: PortManager) -> None:
+def test_held_port(ports: PortManager) -> None:
     ports.allocate("shop", "web")
-    told = said(ports.explain(FIRST))
-    assert f"{FIRST}/tcp on localhost is held by shop/web; nothing was seen listening there." in told
-    assert "If you are shop/web, use it. Otherwise ask Portal for a port of your own" in told
-    assert CALM in told
-    own = ports.explain(FIRST, project="shop")
-    assert (own.yours, ports.explain(FIRST, project="bank").yours) == (True, False)
-    assert "It is your own project's, for web: use it, and do not allocate another." in own.next_step
+    text = full_text(explain(ports.context, FIRST))
+    assert f"{FIRST}/tcp on localhost is held by shop/web; nothing listens on it." in text
+    assert "If you are shop/web, use it. Otherwise ask Portal for a port of your own" in text
+    assert WARNING in text
+    own = explain(ports.context, FIRST, project="shop")
+    assert (own.is_yours, explain(ports.context, FIRST, project="bank").is_yours) == (True, False)
+    assert "It belongs to your own project, for web: use it, and do not allocate another." in own.next_step
     with socket.create_server(("127.0.0.1", FIRST)):
-        running = ports.explain(FIRST, project="shop")
-    assert "listens there" in running.sentence
-    assert "web runs already" in running.next_step
+        running = explain(ports.context, FIRST, project="shop")
+    assert "listens on it" in running.sentence
+    assert "web is already running" in running.next_step
 
 
-def test_one_on_which_a_stranger_stands(ports: PortManager) -> None:
-    """Nobody is told to use it as it is: the audit calls it a conflict."""
+def test_held_port_used_by_another_service(ports: PortManager) -> None:
+    """The audit reports a conflict, so nobody is told to use the port as it is."""
     ports.allocate("shop", "web")
     with process(FIRST, PORTAL_PROJECT="bank", PORTAL_SERVICE="vault"):
-        own, other = ports.explain(FIRST, project="shop"), ports.explain(FIRST)
-    assert "listens there, and it is bank/vault." in own.sentence
-    assert "bank/vault stands on it: stop nothing." in own.next_step
+        own, other = explain(ports.context, FIRST, project="shop"), explain(ports.context, FIRST)
+    assert "listens on it, and it is bank/vault." in own.sentence
+    assert "bank/vault listens on it. Do not stop anything" in own.next_step
     assert "runs already" not in own.next_step
     assert "wait until bank/vault has been moved" in other.next_step
 
 
-def test_one_that_is_reserved(ports: PortManager) -> None:
-    """Nobody is told to use it without allocating it."""
+def test_reserved_port(ports: PortManager) -> None:
+    """Nobody is told to use the port without allocating it."""
     ports.reserve("shop", FIRST, expires_at=timezone.now() + timedelta(days=1))
-    assert "is reserved by shop until " in ports.explain(FIRST).sentence
+    assert "is reserved by shop until " in explain(ports.context, FIRST).sentence
     for project in (None, "shop"):
-        assert "allocate exactly this port to take it" in ports.explain(FIRST, project=project).next_step
+        assert "allocate exactly this port to take it" in explain(ports.context, FIRST, project=project).next_step
 
 
-def test_one_that_an_agent_asked_for(ports: PortManager) -> None:
-    ports.update_project("shop", mode="ask")
+def test_requested_port(ports: PortManager) -> None:
+    projects.update(ports.context, "shop", mode="ask")
     PortManager(actor="agent", source="mcp").get_or_allocate("shop", "web")
-    assert "is asked for by shop/web until " in ports.explain(FIRST).sentence
-    assert "others take another port" in ports.explain(FIRST, project="bank").next_step
-    own = ports.explain(FIRST, project="shop").next_step
+    assert "is requested by shop/web until " in explain(ports.context, FIRST).sentence
+    assert "Others take another port" in explain(ports.context, FIRST, project="bank").next_step
+    own = explain(ports.context, FIRST, project="shop").next_step
     assert "wait until a person approves it" in own
     assert "use it, and do not allocate" not in own
 
 
-def test_one_that_is_free_and_one_that_is_listened_on(ports: PortManager) -> None:
-    free = ports.explain(FIRST)
+def test_free_port_and_port_with_an_unallocated_listener(ports: PortManager) -> None:
+    free = explain(ports.context, FIRST)
     assert f"lies in shop ({FIRST}-{FIRST + 9}) of shop and is free" in free.sentence
-    assert CALM not in free.next_step
+    assert WARNING not in free.next_step
     with socket.create_server(("127.0.0.1", FIRST)):
-        taken = ports.explain(FIRST)
+        taken = explain(ports.context, FIRST)
     assert "and no service holds it; " in taken.sentence
     assert "adopt it" in taken.next_step
-    assert CALM in taken.next_step
+    assert WARNING in taken.next_step
 
 
-def test_outside_every_range(ports: PortManager) -> None:
+def test_port_outside_every_range(ports: PortManager) -> None:
     with socket.create_server(("127.0.0.1", FIRST + 30)):
-        taken = ports.explain(FIRST + 30)
+        taken = explain(ports.context, FIRST + 30)
     assert "lies in no range; " in taken.sentence
-    assert CALM in taken.next_step
-    assert "Add a range for it" in ports.explain(FIRST + 31).next_step
+    assert WARNING in taken.next_step
+    assert "Add a range for it" in explain(ports.context, FIRST + 31).next_step
 
 
-def test_the_old_port_of_a_service_that_was_moved(ports: PortManager) -> None:
+def test_old_port_of_a_moved_service(ports: PortManager) -> None:
     ports.allocate("shop", "web", metadata={"importedFrom": FIRST + 30})
-    moved = ports.explain(FIRST + 30)
-    assert f"is the old port of shop/web, which has {FIRST} now" in moved.sentence
+    moved = explain(ports.context, FIRST + 30)
+    assert f"is the old port of shop/web, which now has {FIRST}" in moved.sentence
     assert f"If you run shop/web, start it on {FIRST}." in moved.next_step
-    assert "is the old port" not in limited("bank").explain(FIRST + 30).sentence
-    assert "is the old port" not in ports.explain(FIRST + 30, protocol="udp").sentence
-    ports.update("shop", "web", metadata={"importedFrom": FIRST + 15})  # anybody may write that, also of bank's ports
-    assert "is free" in ports.explain(FIRST + 15).sentence
+    assert "is the old port" not in explain(limited("bank").context, FIRST + 30).sentence
+    assert "is the old port" not in explain(ports.context, FIRST + 30, protocol="udp").sentence
+    # Anybody may write any port there, even one of bank's.
+    ports.update("shop", "web", metadata={"importedFrom": FIRST + 15})
+    assert "is free" in explain(ports.context, FIRST + 15).sentence
     ports.allocate("bank", "vault", metadata={"importedFrom": FIRST})
-    assert "is held by shop/web" in ports.explain(FIRST).sentence  # who holds it comes first
+    assert "is held by shop/web" in explain(ports.context, FIRST).sentence  # the current holder takes precedence
 
 
-def test_what_one_may_not_see_is_another_projects(ports: PortManager) -> None:
+def test_hidden_holder_is_called_another_project(ports: PortManager) -> None:
     ports.allocate("bank", "vault")
     ann = limited("shop")
     with socket.create_server(("127.0.0.1", FIRST + 10)):
-        held = ann.explain(FIRST + 10, project="shop")
-    assert "is held by another project; something listens there." in held.sentence
+        held = explain(ann.context, FIRST + 10, project="shop")
+    assert "is held by another project; something listens on it." in held.sentence
     assert "Ask Portal for a port of your own project." in held.next_step
-    assert CALM in held.next_step
-    assert (held.allocation, held.listener, held.port_range, held.yours) == (None, None, None, False)
-    free = ann.explain(FIRST + 11)
+    assert WARNING in held.next_step
+    assert (held.allocation, held.listener, held.port_range, held.is_yours) == (None, None, None, False)
+    free = explain(ann.context, FIRST + 11)
     assert "lies in a range of another project" in free.sentence
-    assert "bank" not in said(held) + said(free)
+    assert "bank" not in full_text(held) + full_text(free)
 
 
-def test_another_host_is_asked_where_the_caller_knows_of_a_service(ports: PortManager, other_host: str) -> None:
-    """Portal scans no network for anybody."""
+def test_other_host_is_probed_only_for_a_service_the_caller_may_see(ports: PortManager, other_host: str) -> None:
+    """Portal cannot be used to scan a network."""
     with socket.create_server(("127.0.0.2", FIRST)) as server:
-        unknown = ports.explain(FIRST, hostname=other_host)
-        assert (unknown.answers, unknown.looked) == (None, False)
-        assert "whether anything listens there cannot be seen from here" in unknown.sentence
+        unknown = explain(ports.context, FIRST, hostname=other_host)
+        assert (unknown.probe, unknown.is_observed) == (None, False)
+        assert "whether anything listens on it cannot be seen from here" in unknown.sentence
         ports.allocate("shop", "web", hostname=other_host)
-        hidden = limited("bank").explain(FIRST, hostname=other_host)
-        assert (hidden.answers, hidden.looked) == (None, False)
+        hidden = explain(limited("bank").context, FIRST, hostname=other_host)
+        assert (hidden.probe, hidden.is_observed) == (None, False)
         server.settimeout(0)
-        with pytest.raises(BlockingIOError):  # nobody connected
+        with pytest.raises(BlockingIOError):  # no connection was made
             server.accept()
-        known = ports.explain(FIRST, hostname=other_host)
-        assert known.answers is not None
-        assert (known.answers.status, known.looked) == ("up", True)
+        probed = explain(ports.context, FIRST, hostname=other_host)
+        assert probed.probe is not None
+        assert (probed.probe.status, probed.is_observed) == ("up", True)
+
+
+def test_owner_is_shown_to_callers_who_may_see_the_service(ports: PortManager) -> None:
+    ports.allocate("shop", "web", owner="team-payments")
+    assert explain(ports.context, FIRST).sentence.endswith("nothing listens on it. Owner: team-payments.")
+    assert explain(limited("shop").context, FIRST).sentence.endswith(" Owner: team-payments.")
+    assert "team-payments" not in full_text(explain(limited("bank").context, FIRST))
+    ports.update("shop", "web", owner="")
+    assert "Owner" not in full_text(explain(ports.context, FIRST))

@@ -1,4 +1,4 @@
-"""A state machine over all operations; after each step the invariants are asked of the database, as SQL."""
+"""Test random sequences of operations with a state machine that checks the invariants in SQL after each step."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from hypothesis.stateful import (
 
 from allocations import sql
 from allocations.errors import PortError
-from allocations.importers import Reading, Row
+from allocations.importers import ParsedInput, Row
 from allocations.models import Listener, PortAllocation, PortRange, Project
-from allocations.ports import PortManager
+from allocations.ports import PortManager, allocations, audits, projects, ranges, reservations
+from allocations.ports.imports import import_rows
 from tests import make
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -38,10 +39,10 @@ PROJECTS = st.sampled_from(["alpha", "alpha", "beta", "gamma"])
 SERVICES = st.sampled_from(["web", "api", "db"])
 HOSTS = st.sampled_from(["localhost", "localhost", "web-1"])
 PROTOCOLS = st.sampled_from(["tcp", "tcp", "udp"])
-PORTS = st.integers(FIRST, FIRST + 11) | st.integers(FIRST, FIRST + 40)  # more often where there is a range at first
-TUNNELS = st.sampled_from([None, "a.example.com", "b.example.com"])
-WHICH = st.integers(0, 30)
-MOSTLY = st.sampled_from([True, True, True, False])
+PORTS = st.integers(FIRST, FIRST + 11) | st.integers(FIRST, FIRST + 40)  # biased towards the initial ranges
+CLOUDFLARE_HOSTNAMES = st.sampled_from([None, "a.example.com", "b.example.com"])
+INDEXES = st.integers(0, 30)
+USUALLY_TRUE = st.sampled_from([True, True, True, False])
 ROWS = st.builds(
     Row,
     line=st.just(1),
@@ -51,10 +52,11 @@ ROWS = st.builds(
     hostname=HOSTS,
     protocol=PROTOCOLS,
     process=SERVICES,
-    is_hint=st.booleans(),
+    project_is_hint=st.booleans(),
 )
 T = TypeVar("T")
-# Invariant 5 in plain SQL: another host or protocol holds nothing here, nor does a reservation that has expired.
+# A free port in plain SQL: nothing holds it on this host and protocol (an expired reservation does not count), and
+# nothing listens on it.
 IS_FREE = """
     NOT EXISTS (SELECT FROM port_allocations a
                  WHERE (a.hostname, a.protocol, a.port_number) = (%(host)s, %(protocol)s, p.n)
@@ -72,33 +74,36 @@ NOT_THE_LOWEST = f"""
      WHERE found IS DISTINCT FROM lowest"""
 
 
-def asked(question: str, **values: str) -> list[Any]:
+def query_rows(query: str, **values: str) -> list[Any]:
     with connection.cursor() as cursor:
-        cursor.execute(question, values)
+        cursor.execute(query, values)
         return cursor.fetchall()
 
 
 def free_ports(project: str, host: str, protocol: str) -> list[int]:
-    """The free ports of the project's active ranges, lowest first."""
-    return [port for (port,) in asked(FREE_PORTS, project=project, host=host, protocol=protocol)]
+    """Return the free ports of the project's active ranges, lowest first."""
+    return [port for (port,) in query_rows(FREE_PORTS, project=project, host=host, protocol=protocol)]
 
 
-def chosen(rows: Sequence[T], which: int) -> T:
-    return rows[which % len(rows)]
+def choose(rows: Sequence[T], index: int) -> T:
+    return rows[index % len(rows)]
 
 
-def allocations() -> list[PortAllocation]:
+def all_allocations() -> list[PortAllocation]:
     return list(PortAllocation.objects.order_by("allocated_at", "pk"))
 
 
 def expire(rows: QuerySet[PortAllocation]) -> None:
-    """Let their time be over. No agent does it, who may be named last in this transaction, and may not."""
-    sql.name_actor("time", "test")
+    """Set an expiry in the past.
+
+    Set another actor first: the last one in this transaction may be an agent, which must not change an expiry.
+    """
+    sql.set_actor("time", "test")
     rows.update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
 class Registry(RuleBasedStateMachine):
-    """What may be refused is refused as a PortError; whatever else is raised fails the run."""
+    """Run operations in random order. A PortError is a valid refusal; any other exception fails the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,40 +123,48 @@ class Registry(RuleBasedStateMachine):
         return None
 
     @initialize()
-    def two_projects(self) -> None:
-        self.ports.add_project("alpha", start=FIRST, size=6)
-        self.ports.add_project("beta", start=FIRST + 6, size=6, shared=True)
+    def add_two_projects(self) -> None:
+        projects.add(self.ports.context, "alpha", start_port=FIRST, size=6)
+        projects.add(self.ports.context, "beta", start_port=FIRST + 6, size=6, is_shared=True)
 
     @rule(name=PROJECTS, start=PORTS, size=st.integers(1, 8), shared=st.booleans())
     def add_project(self, name: str, start: int, size: int, shared: bool) -> None:
-        self.attempt(self.ports.add_project, name, start=start, size=size, shared=shared)
+        self.attempt(projects.add, self.ports.context, name, start_port=start, size=size, is_shared=shared)
 
     @rule(name=PROJECTS, start=PORTS, size=st.integers(0, 8), shared=st.booleans())
     def add_range(self, name: str, start: int, size: int, shared: bool) -> None:
-        self.attempt(self.ports.add_range, name, next(self.names), start, start + size, shared=shared)
+        self.attempt(ranges.add, self.ports.context, name, next(self.names), start, start + size, is_shared=shared)
 
-    @rule(which=st.integers(0, 5), start=PORTS, size=st.integers(-1, 12), shared=st.booleans(), active=MOSTLY)
-    def update_range(self, which: int, start: int, size: int, shared: bool, active: bool) -> None:
-        ranges = list(PortRange.objects.all())
-        if ranges:
-            pk = chosen(ranges, which).pk
-            self.attempt(self.ports.update_range, pk, start=start, end=start + size, shared=shared, active=active)
+    @rule(index=st.integers(0, 5), start=PORTS, size=st.integers(-1, 12), shared=st.booleans(), active=USUALLY_TRUE)
+    def update_range(self, index: int, start: int, size: int, shared: bool, active: bool) -> None:
+        rows = list(PortRange.objects.all())
+        if rows:
+            pk = choose(rows, index).pk
+            self.attempt(
+                ranges.update,
+                self.ports.context,
+                pk,
+                start_port=start,
+                end_port=start + size,
+                is_shared=shared,
+                is_active=active,
+            )
 
-    @rule(which=st.integers(0, 5), owner=PROJECTS)
-    def give_range_away(self, which: int, owner: str) -> None:
-        ranges = list(PortRange.objects.all())
-        if ranges:
-            self.attempt(self.ports.update_range, chosen(ranges, which).pk, project=owner)
+    @rule(index=st.integers(0, 5), project=PROJECTS)
+    def move_range_to_project(self, index: int, project: str) -> None:
+        rows = list(PortRange.objects.all())
+        if rows:
+            self.attempt(ranges.update, self.ports.context, choose(rows, index).pk, project=project)
 
-    @rule(which=st.integers(0, 5))
-    def delete_range(self, which: int) -> None:
-        ranges = list(PortRange.objects.all())
-        if ranges:
-            self.attempt(self.ports.delete_range, chosen(ranges, which).pk)
+    @rule(index=st.integers(0, 5))
+    def delete_range(self, index: int) -> None:
+        rows = list(PortRange.objects.all())
+        if rows:
+            self.attempt(ranges.delete, self.ports.context, choose(rows, index).pk)
 
     @rule(name=PROJECTS)
     def delete_project(self, name: str) -> None:
-        self.attempt(self.ports.delete_project, name)
+        self.attempt(projects.delete, self.ports.context, name)
 
     @rule(
         name=PROJECTS,
@@ -160,111 +173,126 @@ class Registry(RuleBasedStateMachine):
         quota=st.none() | st.integers(0, 2),
     )
     def update_project(self, name: str, new_name: str | None, mode: str | None, quota: int | None) -> None:
-        self.attempt(self.ports.update_project, name, new_name=new_name, mode=mode, agent_quota=quota)
+        self.attempt(projects.update, self.ports.context, name, name=new_name, mode=mode, agent_quota=quota)
 
-    @rule(project=PROJECTS, service=SERVICES, host=HOSTS, protocol=PROTOCOLS, tunnel=TUNNELS)
-    def get_or_allocate(self, project: str, service: str, host: str, protocol: str, tunnel: str | None) -> None:
+    @rule(project=PROJECTS, service=SERVICES, host=HOSTS, protocol=PROTOCOLS, cloudflare_hostname=CLOUDFLARE_HOSTNAMES)
+    def get_or_allocate(
+        self, project: str, service: str, host: str, protocol: str, cloudflare_hostname: str | None
+    ) -> None:
         where = {"hostname": host, "protocol": protocol}
         free = free_ports(project, host, protocol)
-        given = self.attempt(self.ports.get_or_allocate, project, service, cloudflare_hostname=tunnel, **where)
-        if given:
-            assert not given.created or given.port_number == self.lowest(free, host, protocol)
-            assert self.ports.get_or_allocate(project, service, **where).pk == given.pk
+        allocation = self.attempt(
+            allocations.get_or_allocate,
+            self.ports.context,
+            project,
+            service,
+            cloudflare_hostname=cloudflare_hostname,
+            **where,
+        )
+        if allocation:
+            assert not allocation.created or allocation.port_number == self.lowest(free, host, protocol)
+            assert self.ports.get_or_allocate(project, service, **where).pk == allocation.pk
 
     @rule(project=PROJECTS, service=SERVICES, host=HOSTS, protocol=PROTOCOLS)
     def allocate(self, project: str, service: str, host: str, protocol: str) -> None:
         free = free_ports(project, host, protocol)
-        given = self.attempt(self.ports.allocate, project, service, hostname=host, protocol=protocol)
-        assert (given.port_number if given else None) == self.lowest(free, host, protocol)
+        allocation = self.attempt(
+            allocations.allocate, self.ports.context, project, service, hostname=host, protocol=protocol
+        )
+        assert (allocation.port_number if allocation else None) == self.lowest(free, host, protocol)
 
     def lowest(self, free: list[int], host: str, protocol: str) -> int | None:
-        """The lowest of the ports that were free, past those on which something was just found to listen."""
-        seen = Listener.objects.filter(hostname=host, protocol=protocol).values_list("port", flat=True)
-        return min(set(free) - set(seen), default=None)
+        """Return the lowest port that was free, leaving out ports on which a listener has been recorded since."""
+        listening = Listener.objects.filter(hostname=host, protocol=protocol).values_list("port", flat=True)
+        return min(set(free) - set(listening), default=None)
 
-    @rule(project=PROJECTS, service=SERVICES, host=HOSTS, port=PORTS, adopting=st.booleans())
-    def take_that_port(self, project: str, service: str, host: str, port: int, adopting: bool) -> None:
-        operation = self.ports.adopt if adopting else self.ports.allocate
-        given = self.attempt(operation, project, service, hostname=host, port=port)
-        assert given is None or given.port_number == port
+    @rule(project=PROJECTS, service=SERVICES, host=HOSTS, port=PORTS, adopt=st.booleans())
+    def allocate_or_adopt_port(self, project: str, service: str, host: str, port: int, adopt: bool) -> None:
+        operation = allocations.adopt if adopt else allocations.allocate
+        allocation = self.attempt(operation, self.ports.context, project, service, hostname=host, port_number=port)
+        assert allocation is None or allocation.port_number == port
 
     @rule(project=PROJECTS, service=SERVICES, host=HOSTS, mode=st.sampled_from(["autonomous", "ask"]))
-    def an_agent_asks(self, project: str, service: str, host: str, mode: str) -> None:
-        self.attempt(self.ports.update_project, project, mode=mode)
-        given = self.attempt(self.agent.get_or_allocate, project, service, hostname=host)
-        if given and given.created:
-            assert given.status == ("pending" if mode == "ask" else "allocated")
+    def allocate_as_agent(self, project: str, service: str, host: str, mode: str) -> None:
+        self.attempt(projects.update, self.ports.context, project, mode=mode)
+        allocation = self.attempt(allocations.get_or_allocate, self.agent.context, project, service, hostname=host)
+        if allocation and allocation.created:
+            assert allocation.status == ("pending" if mode == "ask" else "allocated")
 
     @precondition(lambda self: PortAllocation.objects.exists())
-    @rule(which=WHICH, approving=st.booleans())
-    def a_person_decides(self, which: int, approving: bool) -> None:
-        requests = list(PortAllocation.objects.filter(status="pending").order_by("pk")) or allocations()
-        operation = self.ports.approve_request if approving else self.ports.refuse_request
-        decided = self.attempt(operation, chosen(requests, which).pk)
-        assert decided is None or decided.status == ("allocated" if approving else "released")
+    @rule(index=INDEXES, approve=st.booleans())
+    def decide_request(self, index: int, approve: bool) -> None:
+        requests = list(PortAllocation.objects.filter(status="pending").order_by("pk")) or all_allocations()
+        operation = allocations.approve_request if approve else allocations.refuse_request
+        allocation = self.attempt(operation, self.ports.context, choose(requests, index).pk)
+        assert allocation is None or allocation.status == ("allocated" if approve else "released")
 
     @rule(rows=st.lists(ROWS, max_size=4), fallback=st.none() | PROJECTS, dry_run=st.booleans())
     def import_rows(self, rows: list[Row], fallback: str | None, dry_run: bool) -> None:
-        reading, before = Reading("test", rows), PortAllocation.objects.values_list("pk", "status")
-        known = set(before)
-        report = self.attempt(self.ports.import_rows, reading, project=fallback, dry_run=dry_run)
+        parsed, statuses = ParsedInput("test", rows), PortAllocation.objects.values_list("pk", "status")
+        before = set(statuses)
+        report = self.attempt(import_rows, self.ports.context, parsed, project=fallback, dry_run=dry_run)
         if report is None or dry_run:
-            assert set(before.all()) == known
+            assert set(statuses.all()) == before
         else:
-            again = self.ports.import_rows(reading, project=fallback)
-            assert (again.imported, again.moved) == ([], []), "a second run changes nothing"
+            again = import_rows(self.ports.context, parsed, project=fallback)
+            assert (again.imported, again.moved) == ([], []), "a second import must change nothing"
 
-    @rule(project=PROJECTS, service=SERVICES, borrowed=st.sampled_from(["alpha", "beta"]))
-    def allocate_in_a_named_range(self, project: str, service: str, borrowed: str) -> None:
-        self.attempt(self.ports.allocate, project, service, range_name=borrowed)
+    @rule(project=PROJECTS, service=SERVICES, range_name=st.sampled_from(["alpha", "beta"]))
+    def allocate_in_a_named_range(self, project: str, service: str, range_name: str) -> None:
+        self.attempt(allocations.allocate, self.ports.context, project, service, range_name=range_name)
 
     @rule(project=PROJECTS, count=st.integers(1, 8))
     def allocate_many(self, project: str, count: int) -> None:
         before = PortAllocation.objects.count()
-        given = self.attempt(self.ports.allocate_many, project, ["web"] * count)
-        assert PortAllocation.objects.filter(status="allocated").count() >= (count if given else 0)
-        assert given is None or len({a.port_number for a in given}) == count
-        if given is None:
+        batch = self.attempt(allocations.allocate_many, self.ports.context, project, ["web"] * count)
+        assert PortAllocation.objects.filter(status="allocated").count() >= (count if batch else 0)
+        assert batch is None or len({a.port_number for a in batch}) == count
+        if batch is None:
             assert PortAllocation.objects.count() == before
 
-    @rule(project=PROJECTS, port=st.none() | PORTS, more=st.integers(0, 3), hours=st.sampled_from([None, -1, 1]))
-    def reserve(self, project: str, port: int | None, more: int, hours: int | None) -> None:
-        """For ever, for an hour, or for one that is over; from that port, or from the one that is next."""
+    @rule(project=PROJECTS, port=st.none() | PORTS, extra=st.integers(0, 3), hours=st.sampled_from([None, -1, 1]))
+    def reserve(self, project: str, port: int | None, extra: int, hours: int | None) -> None:
+        """Reserve that port or the next free one: without an expiry, for an hour, or with an expiry in the past."""
         first = port or next(iter(free_ports(project, "localhost", "tcp")), FIRST)
         until = timezone.now() + timedelta(hours=abs(hours)) if hours else None
-        held = self.attempt(self.ports.reserve_block, project, first, first + more, expires_at=until)
-        if held and hours == -1:
-            expire(PortAllocation.objects.filter(pk__in=[a.pk for a in held]))
+        reservations_made = self.attempt(
+            reservations.reserve_block, self.ports.context, project, first, first + extra, expires_at=until
+        )
+        if reservations_made and hours == -1:
+            expire(PortAllocation.objects.filter(pk__in=[a.pk for a in reservations_made]))
 
     @precondition(lambda self: PortAllocation.objects.held().filter(expires_at__isnull=False).exists())
     @rule()
-    def time_passes(self) -> None:
-        """Every reservation that expires has expired, and every request."""
+    def expire_reservations_and_requests(self) -> None:
+        """Let all requests expire, and all reservations that have an expiry."""
         expire(PortAllocation.objects.filter(status__in=("reserved", "pending"), expires_at__isnull=False))
 
     @precondition(lambda self: PortAllocation.objects.filter(status="reserved").exists())
-    @rule(which=WHICH, before=st.integers(0, 2), more=st.integers(0, 3))
-    def release_reservation(self, which: int, before: int, more: int) -> None:
+    @rule(index=INDEXES, before=st.integers(0, 2), extra=st.integers(0, 3))
+    def release_reservation(self, index: int, before: int, extra: int) -> None:
         reserved = PortAllocation.objects.filter(status="reserved").order_by("port_number", "pk")
-        one = chosen(list(reserved.select_related("project")), which)
-        first, last = one.port_number - before, one.port_number - before + more
-        meant = set(reserved.filter(project=one.project, port_number__range=(first, last)).values_list("pk", flat=True))
-        others = set(reserved.values_list("pk", flat=True)) - meant
-        released = self.attempt(self.ports.release_reservation, one.project.name, first, last)
-        assert {a.pk for a in released or ()} == meant
+        reservation = choose(list(reserved.select_related("project")), index)
+        first, last = reservation.port_number - before, reservation.port_number - before + extra
+        expected = set(
+            reserved.filter(project=reservation.project, port_number__range=(first, last)).values_list("pk", flat=True)
+        )
+        others = set(reserved.values_list("pk", flat=True)) - expected
+        released = self.attempt(reservations.release, self.ports.context, reservation.project.name, first, last)
+        assert {a.pk for a in released or ()} == expected
         assert set(reserved.values_list("pk", flat=True)) == others
 
     @precondition(lambda self: PortAllocation.objects.exists())
-    @rule(which=WHICH)
-    def release_allocation(self, which: int) -> None:
-        pk: UUID = chosen(allocations(), which).pk
-        self.attempt(self.ports.release_allocation, pk)
+    @rule(index=INDEXES)
+    def release_allocation(self, index: int) -> None:
+        pk: UUID = choose(all_allocations(), index).pk
+        self.attempt(allocations.release_by_id, self.ports.context, pk)
         assert PortAllocation.objects.get(pk=pk).released_at is not None
 
     @rule(project=st.none() | PROJECTS)
     def audit(self, project: str | None) -> None:
-        """Of this host: the other one is not asked, which would take seconds."""
-        report = self.attempt(self.ports.audit, project, hostname="localhost")
+        """Audit this host only: probing the other one would take seconds."""
+        report = self.attempt(audits.run, self.ports.context, project, hostname="localhost")
         if report is not None:
             audited = PortAllocation.objects.filter(status="allocated", hostname="localhost")
             audited = audited.filter(project__name=project) if project else audited
@@ -272,24 +300,26 @@ class Registry(RuleBasedStateMachine):
 
     @rule(project=PROJECTS, service=SERVICES, every=st.booleans())
     def release(self, project: str, service: str, every: bool) -> None:
-        self.attempt(self.ports.release, project, service, every=every)
+        self.attempt(allocations.release, self.ports.context, project, service, every=every)
 
     @precondition(lambda self: PortAllocation.objects.exists())
-    @rule(which=WHICH, name=SERVICES, tunnel=TUNNELS)
-    def update(self, which: int, name: str, tunnel: str | None) -> None:
-        pk = chosen(allocations(), which).pk
-        self.attempt(self.ports.update_allocation, pk, new_name=name, cloudflare_hostname=tunnel)
+    @rule(index=INDEXES, name=SERVICES, cloudflare_hostname=CLOUDFLARE_HOSTNAMES)
+    def update(self, index: int, name: str, cloudflare_hostname: str | None) -> None:
+        pk = choose(all_allocations(), index).pk
+        self.attempt(
+            allocations.update_by_id, self.ports.context, pk, service_name=name, cloudflare_hostname=cloudflare_hostname
+        )
 
     @invariant()
-    def nothing_is_broken(self) -> None:
+    def no_invariant_is_broken(self) -> None:
         assert make.broken_invariants() == []
 
     @invariant()
-    def the_next_port_is_the_lowest_free_one(self) -> None:
-        assert asked(NOT_THE_LOWEST, host="localhost", protocol="tcp") == []
+    def next_port_is_the_lowest_free_port(self) -> None:
+        assert query_rows(NOT_THE_LOWEST, host="localhost", protocol="tcp") == []
 
     @invariant()
-    def the_summaries_add_up(self) -> None:
+    def summaries_add_up(self) -> None:
         for project in Project.objects.all():
             summary = self.ports.summary(project.name)
             assert summary.available_ports + summary.allocated_ports + summary.reserved_ports >= summary.total_ports

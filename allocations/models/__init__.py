@@ -1,10 +1,14 @@
-"""The tables of spec section 3. The constraints here and the SQL files beside the migrations keep the invariants."""
+"""The models of Portal, each with its queryset, through which every door reads.
 
-from .access import IdempotentAnswer, Token, UserLimit
+Constraints that Django can express are defined here. The others, the functions and the triggers are SQL:
+`allocations/sql/schema.sql` shows all of them as they are now.
+"""
+
 from .allocations import PortAllocation, Status
 from .events import Event
-from .health import Audit, Health, Listener, PortHealthCheck
+from .health import Audit, Health, Listener, PortHealthCheck, Uptime
 from .projects import Mode, PortRange, Project
+from .tokens import IdempotentAnswer, Token, UserLimit
 
 __all__ = [
     "Audit",
@@ -19,5 +23,6 @@ __all__ = [
     "Project",
     "Status",
     "Token",
+    "Uptime",
     "UserLimit",
 ]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from django.contrib.postgres.fields import IntegerRangeField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
-from allocations import hosts, words
-from allocations.querysets import PortAllocationQuerySet
+from allocations import validators
 
+from .base import ProjectScopedQuerySet, parse_port, rows_of, version_of
 from .health import Health
 from .projects import PortRange, Project
-from .versions import version_of
 
 
 class Status(models.TextChoices):
-    """What an allocation is. `reserved` is held for later and never handed out by itself; `pending` is what an agent
-    asked for in a project where a person decides."""
+    """The status of an allocation.
+
+    A `reserved` port is held for later and never allocated automatically. A `pending` one was requested by an agent in
+    a project where a person decides.
+    """
 
     ALLOCATED = "allocated"
     RESERVED = "reserved"
@@ -27,13 +31,63 @@ class Status(models.TextChoices):
 
 
 HELD = ~Q(status="released")
+# Held, but not by a service yet. Only these expire.
+EXPIRING = ("reserved", "pending")
+
+
+class PortAllocationQuerySet(ProjectScopedQuerySet["PortAllocation"]):
+    """A queryset of allocations."""
+
+    def held(self) -> Self:
+        """Return the allocations that hold their port now: neither released nor expired."""
+        return self.exclude(status="released").exclude(status__in=EXPIRING, expires_at__lte=Now())
+
+    def expired(self) -> Self:
+        """Return the reservations and requests that have expired and have not been released yet."""
+        return self.filter(status__in=EXPIRING, expires_at__lte=Now())
+
+    def allocated(self) -> Self:
+        """Return the allocations that a service holds, which are the ones that an audit checks."""
+        return self.filter(status="allocated")
+
+    def pending(self) -> Self:
+        """Return the requests of agents that nobody has decided about yet."""
+        return self.filter(status="pending", expires_at__gt=Now())
+
+    def at(self, port_number: int, hostname: str, protocol: str) -> Self:
+        """Return the allocations of one port on one host and protocol."""
+        return self.filter(port_number=port_number, hostname=hostname, protocol=protocol)
+
+    def with_response_time(self) -> Self:
+        """Add `response_time_ms`, the response time in the newest check; NULL if it measured none."""
+        newest = rows_of("PortHealthCheck").filter(port_allocation=OuterRef("pk")).order_by("-checked_at")
+        return self.annotate(response_time_ms=Subquery(newest.values("response_time_ms")[:1]))
+
+    def matching(self, text: str) -> Self:
+        """Return the allocations whose service, project, hostname, description, owner or port matches `text`."""
+        if not text:
+            return self
+        matches = (
+            Q(service_name__icontains=text)
+            | Q(project__name__icontains=text)
+            | Q(hostname__icontains=text)
+            | Q(cloudflare_hostname__icontains=text)
+            | Q(description__icontains=text)
+            | Q(owner__icontains=text)
+        )
+        if (port_number := parse_port(text)) is not None:
+            matches |= Q(port_number=port_number)
+        if "/" in text:  # consilio/api
+            project, _, service = text.partition("/")
+            matches |= Q(project__name__icontains=project, service_name__icontains=service)
+        return self.filter(matches)
 
 
 class PortAllocation(models.Model):
     """One (host, protocol, port), held by one service of a project, or released.
 
-    Rows are made and changed by PortManager alone; the triggers of 0002_guards.sql keep identity columns and
-    released rows as they are, whoever asks.
+    Only the operations in `allocations/ports` create and change rows. The trigger `port_allocations_guard` protects
+    identity columns and released rows from everybody else.
     """
 
     Status = Status
@@ -41,51 +95,58 @@ class PortAllocation(models.Model):
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     project = models.ForeignKey(Project, models.DO_NOTHING, related_name="allocations", db_constraint=False)
     port_range = models.ForeignKey(PortRange, models.DO_NOTHING, related_name="allocations", db_constraint=False)
-    port_number = models.IntegerField()
-    # NULL: a reservation for which no service is named yet.
-    service_name = models.CharField(max_length=255, null=True, blank=True, db_collation="C")
+    port_number = models.IntegerField("port")
+    # NULL for a reservation, which has no service.
+    service_name = models.CharField("service", max_length=255, null=True, blank=True, db_collation="C")
     instance = models.IntegerField(default=0, db_default=0)
-    service_type = models.CharField(max_length=100, blank=True, default="", db_default="")
+    service_type = models.CharField("type", max_length=100, blank=True, default="", db_default="")
     description = models.TextField(blank=True, default="", db_default="")
+    # The person or team to ask about it.
+    owner = models.CharField(max_length=255, blank=True, default="", db_default="")
     status = models.CharField(
         max_length=50, choices=Status, default=Status.ALLOCATED, db_default=Status.ALLOCATED.value
     )
-    hostname = models.CharField(max_length=255, default=words.LOCALHOST, db_default=words.LOCALHOST, db_collation="C")
-    protocol = models.CharField(max_length=10, default=words.TCP, db_default=words.TCP)
-    cloudflare_hostname = models.CharField(max_length=253, null=True, blank=True, db_collation="C")
+    hostname = models.CharField(
+        "host", max_length=255, default=validators.LOCALHOST, db_default=validators.LOCALHOST, db_collation="C"
+    )
+    protocol = models.CharField(max_length=10, default=validators.TCP, db_default=validators.TCP)
+    cloudflare_hostname = models.CharField(
+        "Cloudflare hostname", max_length=253, null=True, blank=True, db_collation="C"
+    )
     metadata = models.JSONField(blank=True, default=dict, db_default={})
     allocated_at = models.DateTimeField(db_default=Now(), editable=False)
     last_used_at = models.DateTimeField(null=True, editable=False)
-    expires_at = models.DateTimeField(null=True, blank=True)
-    released_at = models.DateTimeField(null=True, editable=False)
-    # What the last audit saw, a copy of its newest check so that lists need no join; NULL: never audited.
+    expires_at = models.DateTimeField("expires", null=True, blank=True)
+    released_at = models.DateTimeField("released", null=True, editable=False)
+    # A copy of the newest check, so that lists need no join; NULL means never audited.
     health = models.CharField(max_length=50, null=True, choices=Health, editable=False)
-    # Copies of the range while the allocation is held, kept equal by a composite foreign key (0002_guards.sql), so
-    # that a CHECK can say: the port is inside, and the range is our own or shared. Filled in by a trigger.
+    # Copies of the range's columns while the allocation is held. A composite foreign key keeps them equal to the range,
+    # so that a CHECK can require that the port lies inside it and that it is the project's own or shared. A trigger
+    # fills them in.
     span = IntegerRangeField(null=True, editable=False)
     range_project_id = models.UUIDField(null=True, editable=False)
     range_is_shared = models.BooleanField(null=True, editable=False)
 
-    # Who took it, and by which token; both from the transaction's settings, filled in by a trigger.
+    # Who allocated it, and with which token. A trigger fills both in from settings of the transaction.
     allocated_by = models.CharField(max_length=255, db_default="", editable=False)
     token_id = models.UUIDField(null=True, editable=False)
 
-    # Annotation of `with_response_time()`.
+    # Annotated by `with_response_time()`.
     response_time_ms: int | None
-    # Whether the operation that returned this row made it; PortManager says so.
+    # Whether the operation that returned this row created it.
     created: bool = False
 
     objects = PortAllocationQuerySet.as_manager()
 
     class Meta:
         db_table = "port_allocations"
-        # Total, so that pages and cursors never show a row twice.
+        # A total order, so that pages and cursors never show a row twice.
         ordering = ("port_number", "hostname", "protocol", "-allocated_at", "pk")
         constraints = (
             models.UniqueConstraint(
                 name="port_allocations_one_holder",
                 fields=("hostname", "protocol", "port_number"),
-                include=("expires_at",),  # the allocator's walk reads this index alone
+                include=("expires_at",),  # so that the allocator reads this index alone
                 condition=HELD,
                 violation_error_code="port_taken",
                 violation_error_message="Another service holds this port.",
@@ -106,21 +167,21 @@ class PortAllocation(models.Model):
             ),
             models.CheckConstraint(
                 name="port_allocations_port",
-                condition=Q(port_number__range=(words.FIRST_PORT, words.LAST_PORT)),
+                condition=Q(port_number__range=(validators.FIRST_PORT, validators.LAST_PORT)),
             ),
             models.CheckConstraint(
                 name="port_allocations_status", condition=Q(status__in=("allocated", "reserved", "pending", "released"))
             ),
-            models.CheckConstraint(name="port_allocations_protocol", condition=Q(protocol__in=words.PROTOCOLS)),
+            models.CheckConstraint(name="port_allocations_protocol", condition=Q(protocol__in=validators.PROTOCOLS)),
             models.CheckConstraint(name="port_allocations_instance", condition=Q(instance__gte=0)),
             models.CheckConstraint(
                 name="port_allocations_service",
-                # Not null, said aloud: a CHECK that is NULL passes.
-                condition=Q(service_name__isnull=False, service_name__regex=words.NAME_PATTERN)
+                # NOT NULL is spelled out, because a CHECK that evaluates to NULL passes.
+                condition=Q(service_name__isnull=False, service_name__regex=validators.NAME_PATTERN)
                 | (Q(service_name__isnull=True) & ~Q(status="allocated")),
             ),
             models.CheckConstraint(
-                name="port_allocations_hostname", condition=Q(hostname__regex=hosts.HOST_DATABASE_PATTERN)
+                name="port_allocations_hostname", condition=Q(hostname__regex=validators.HOST_DATABASE_PATTERN)
             ),
             models.CheckConstraint(
                 name="port_allocations_cloudflare",
@@ -134,7 +195,7 @@ class PortAllocation(models.Model):
             models.CheckConstraint(
                 name="port_allocations_pending_expires", condition=Q(expires_at__isnull=False) | ~Q(status="pending")
             ),
-            # A service's port does not expire: the allocator's walk takes an expiry in the past for a free port.
+            # A service's port does not expire: to the allocator a port with a past expiry is free.
             models.CheckConstraint(
                 name="port_allocations_expiry", condition=Q(expires_at__isnull=True) | ~Q(status="allocated")
             ),
@@ -179,31 +240,33 @@ class PortAllocation(models.Model):
 
     @property
     def label(self) -> str:
-        """`consilio/api`, `consilio/api#2` for a further instance, `consilio/(reserved)` for a reservation."""
+        """Return `consilio/api`, `consilio/api#2` for a further instance, `consilio/(reserved)` for a reservation."""
         name = self.service_name or "(reserved)"
         return f"{self.project.name}/{name}" + (f"#{self.instance}" if self.instance else "")
 
     @property
     def address(self) -> str:
-        """`3100/tcp`, with the host where it is not this one."""
-        where = "" if self.hostname == words.LOCALHOST else f" on {self.hostname}"
+        """Return `3100/tcp`, followed by the host if it is not this one."""
+        where = "" if self.hostname == validators.LOCALHOST else f" on {self.hostname}"
         return f"{self.port_number}/{self.protocol}{where}"
 
     @property
     def state(self) -> str:
-        """What a person is shown: free is nobody's, so it is one of reserved, released, allocated (no audit has
-        looked yet), listening, not-running, conflict, unknown."""
+        """Return the state that the dashboard shows.
+
+        It is reserved, pending, released, allocated (not audited yet), listening, not-running, conflict or unknown.
+        """
         if self.status != Status.ALLOCATED:
             return str(self.status)
         return {"up": "listening", "down": "not-running"}.get(self.health or "", self.health or "allocated")
 
     @property
     def version(self) -> str:
-        """Changes with every edit and with the release, not with audits."""
-        said = (self.service_type, self.description, self.cloudflare_hostname, self.metadata, self.expires_at)
-        return version_of(self.pk, self.status, self.service_name, *said)
+        """Return a fingerprint that changes with every edit and with the release, but not with audits."""
+        details = (self.service_type, self.description, self.owner, self.cloudflare_hostname, self.metadata)
+        return version_of(self.pk, self.status, self.service_name, *details, self.expires_at)
 
     @property
     def is_held(self) -> bool:
-        """Neither released nor about to be: the port is this row's."""
+        """Return whether the allocation has not been released."""
         return self.status != Status.RELEASED

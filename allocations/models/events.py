@@ -1,17 +1,48 @@
-"""The history: who did what, when, by which interface, and what changed. Written by triggers alone."""
+"""The history: who did what, when, through which door, and what changed. Only triggers write it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.apps import apps
 from django.db import models
+from django.db.models import OuterRef, Subquery
 from django.db.models.functions import Now
 
-from allocations.querysets import EventQuerySet
+from .base import ProjectScopedQuerySet, rows_of
+
+SUBJECTS = {"project": "Project", "range": "PortRange", "allocation": "PortAllocation"}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field that an update changed."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+class EventQuerySet(ProjectScopedQuerySet["Event"]):
+    """A queryset of events."""
+
+    project_lookup = "project_id"
+
+    def with_project_name(self) -> Self:
+        """Add `project_name`, the current name of the project; NULL if it was deleted."""
+        projects = rows_of("Project").filter(pk=OuterRef("project_id"))
+        return self.annotate(project_name=Subquery(projects.values("name")[:1]))
+
+    def about(self, subject: models.Model) -> Self:
+        """Return the history of one project, range or allocation."""
+        return self.filter(subject_id=subject.pk)
 
 
 class Event(models.Model):
-    """One entry of the history. Append-only: the database refuses to change or remove one.
+    """One entry of the history. The database refuses to change or delete it.
 
-    No foreign keys: the history outlives what it tells of.
+    There are no foreign keys, because the history outlives its subjects.
     """
 
     id = models.BigAutoField(primary_key=True)
@@ -24,12 +55,12 @@ class Event(models.Model):
     subject = models.CharField(max_length=20)
     subject_id = models.UUIDField()
     project_id = models.UUIDField()
-    # What the subject was called then: `consilio`, `consilio 3100-3199`, `api 3100/tcp`.
+    # The name of the subject at that time: `consilio`, `consilio 3100-3199`, `api 3100/tcp`.
     label = models.TextField()
     # New values, or {field: [before, after]} for an update.
     changes = models.JSONField(db_default={})
 
-    # Annotation of `with_project_name()`.
+    # Annotated by `with_project_name()`.
     project_name: str | None
 
     objects = EventQuerySet.as_manager()
@@ -44,3 +75,16 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.actor} {self.verb} {self.subject} {self.label}"
+
+    @property
+    def field_changes(self) -> list[FieldChange]:
+        """Return what an update changed, with the names that forms use for the fields."""
+        if self.verb != "updated":
+            return []
+        fields = {
+            f.name: str(f.verbose_name) for f in apps.get_model("allocations", SUBJECTS[self.subject])._meta.fields
+        }
+        return [
+            FieldChange(fields.get(column, column.replace("_", " ")), before, after)
+            for column, (before, after) in self.changes.items()
+        ]

@@ -1,16 +1,17 @@
-"""What was seen: listeners, audits and their checks. Observations never change an allocation's status."""
+"""What audits observe: listeners and checks. Observations never change an allocation's status."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
-from allocations.querysets import AuditQuerySet, ListenerQuerySet, PortHealthCheckQuerySet
-
+from .base import ProjectScopedQuerySet, parse_port, rows_of
 from .projects import Project
 
 
@@ -23,15 +24,35 @@ class Health(models.TextChoices):
     UNKNOWN = "unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class Uptime:
+    """How often checks found a service up.
+
+    `percentage` leaves out the checks whose verdict is unknown; it is None if there are no others.
+    """
+
+    checks: int
+    up: int
+    percentage: float | None
+
+
+class AuditQuerySet(ProjectScopedQuerySet["Audit"]):
+    """A queryset of recorded audits. A limited caller sees those that covered only one of their projects."""
+
+    def of_everything(self) -> Self:
+        """Return the audits that covered every project and host."""
+        return self.filter(project=None, hostname=None)
+
+
 class Audit(models.Model):
-    """One comparison of allocations and listeners, as it was recorded."""
+    """One recorded comparison of allocations and listeners."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     started_at = models.DateTimeField(db_default=Now())
     finished_at = models.DateTimeField(db_default=Now())
     actor = models.CharField(max_length=255, db_default="")
     source = models.CharField(max_length=50, db_default="")
-    # What it was limited to; NULL is everything.
+    # What the audit was limited to; NULL means no limit.
     project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="audits")
     hostname = models.CharField(max_length=255, null=True)
     allocated = models.IntegerField(db_default=0)
@@ -52,20 +73,31 @@ class Audit(models.Model):
         return f"audit of {self.finished_at:%Y-%m-%d %H:%M:%S}"
 
 
-class PortHealthCheck(models.Model):
-    """One probe of one allocation by one audit, with its evidence."""
+class PortHealthCheckQuerySet(ProjectScopedQuerySet["PortHealthCheck"]):
+    """A queryset of checks."""
 
-    Status = Health
+    project_lookup = "port_allocation__project"
+
+    def uptime(self) -> Uptime:
+        """Return how many checks there are, and how many of them found the service up."""
+        counts = dict(self.order_by().values_list("status").annotate(n=Count("pk")))
+        up, total = counts.get("up", 0), sum(counts.values())
+        decided = total - counts.get("unknown", 0)
+        return Uptime(checks=total, up=up, percentage=round(100 * up / decided, 1) if decided else None)
+
+
+class PortHealthCheck(models.Model):
+    """One check of one allocation by one audit, with its evidence."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     port_allocation = models.ForeignKey("PortAllocation", models.CASCADE, related_name="checks")
     audit = models.ForeignKey(Audit, models.CASCADE, null=True, related_name="checks")
-    # How it was looked at: `kernel` on this host, `connect` on another.
+    # The method: `kernel` on this host, `connect` on another.
     check_type = models.CharField(max_length=50)
     status = models.CharField(max_length=50, choices=Health)
     response_time_ms = models.IntegerField(null=True)
     checked_at = models.DateTimeField(db_default=Now())
-    # Why this verdict: reason, process, pid, address, from which host.
+    # Why the verdict is what it is: reason, process, pid, address.
     evidence = models.JSONField(db_default={})
 
     objects = PortHealthCheckQuerySet.as_manager()
@@ -92,8 +124,45 @@ class PortHealthCheck(models.Model):
         return f"{self.status} by {self.check_type} at {self.checked_at:%Y-%m-%d %H:%M:%S}"
 
 
+class ListenerQuerySet(ProjectScopedQuerySet["Listener"]):
+    """A queryset of the sockets that were listening at the last audit.
+
+    A listener belongs to the project whose range it is in, so `visible_to()` and `in_ranges_of()` need `unallocated()`.
+    """
+
+    project_lookup = "range_project_id"
+
+    def unallocated(self) -> Self:
+        """Return the listeners on ports inside an active range that no allocation covers.
+
+        `range_project_id` and `range_project_name` are the project that has the range.
+        """
+        ranges = rows_of("PortRange").active().filter(start_port__lte=OuterRef("port"), end_port__gte=OuterRef("port"))
+        allocations = rows_of("PortAllocation").held()
+        covering = allocations.at(OuterRef("port"), OuterRef("hostname"), OuterRef("protocol"))
+        return (
+            self.filter(~Exists(covering))
+            .annotate(
+                range_project_id=Subquery(ranges.values("project_id")[:1]),
+                range_project_name=Subquery(ranges.values("project__name")[:1]),
+            )
+            .filter(range_project_id__isnull=False)
+        )
+
+    def in_ranges_of(self, project: Project) -> Self:
+        """Return the listeners in ranges of the project."""
+        return self.filter(range_project_id=project.pk)
+
+    def matching(self, text: str) -> Self:
+        """Return the listeners whose process, host, address or port matches `text`."""
+        matches = Q(process__icontains=text) | Q(hostname__icontains=text) | Q(address__icontains=text)
+        if (port := parse_port(text)) is not None:
+            matches |= Q(port=port)
+        return self.filter(matches)
+
+
 class Listener(models.Model):
-    """A socket that was listening when somebody last looked. The next look removes it if it is gone."""
+    """A socket that was listening at the last audit. The next audit removes it if it is gone."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     hostname = models.CharField(max_length=255, db_collation="C")
@@ -106,7 +175,7 @@ class Listener(models.Model):
     first_seen_at = models.DateTimeField(db_default=Now())
     last_seen_at = models.DateTimeField(db_default=Now())
 
-    # Annotations of `unallocated()`.
+    # Annotated by `unallocated()`.
     range_project_id: UUID
     range_project_name: str
 
@@ -116,7 +185,7 @@ class Listener(models.Model):
         db_table = "listeners"
         ordering = ("port", "hostname", "protocol", "address", "pk")
         constraints = (
-            # In this order it is also the index of the allocator's walk.
+            # In this order it is also the index that the allocator reads.
             models.UniqueConstraint(name="listeners_one_socket", fields=("hostname", "protocol", "port", "address")),
             models.CheckConstraint(name="listeners_port", condition=Q(port__range=(1, 65535))),
         )

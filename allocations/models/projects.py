@@ -1,25 +1,26 @@
-"""Projects and the ranges of ports they own."""
+"""Projects and their ranges of ports."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import IntegerRangeField, RangeOperators
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import F, Func, Q, Value
-from django.db.models.functions import Greatest, Least, Now
+from django.db.models import Count, F, Func, Max, Min, Q, Sum, Value
+from django.db.models.functions import Greatest, JSONObject, Least, Now
 
-from allocations import words
-from allocations.querysets import PortRangeQuerySet, ProjectQuerySet
+from allocations import validators
+from allocations.auth.roles import Caller
 
-from .versions import version_of
+from .base import ProjectScopedQuerySet, aggregate_per_row, rows_of, version_of
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How full a span of ports is. Port numbers are counted once, whatever hosts and protocols hold them."""
+    """How full a span of ports is. A port number counts once, whatever hosts and protocols hold it."""
 
     total: int
     held: int
@@ -27,24 +28,24 @@ class Usage:
     reserved: int
 
     @classmethod
-    def of(cls, total: int, facts: dict[str, int] | None) -> Usage:
-        """From what `with_usage()` annotated."""
-        return cls(total, **(facts or {"held": 0, "allocated": 0, "reserved": 0}))
+    def from_counts(cls, total: int, counts: dict[str, int] | None) -> Usage:
+        """Return the usage for the counts that `with_usage()` adds; None means an unused span."""
+        return cls(total, **(counts or {"held": 0, "allocated": 0, "reserved": 0}))
 
     @property
     def available(self) -> int:
-        """Ports that nothing holds: reservations are not available."""
+        """Return how many ports nothing holds. Reserved ports are not available."""
         return self.total - self.held
 
     @property
     def percent(self) -> int:
-        """What is held, in percent of the total, rounded half up; 0 of an empty span."""
+        """Return how much is held, in percent of the total, rounded half up; 0 for an empty span."""
         return (200 * self.held + self.total) // (2 * self.total) if self.total else 0
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """How many allocations of a project are in which state, as the last audit saw them."""
+    """How many allocations of a project are in which state, according to the last audit."""
 
     allocated: int = 0
     reserved: int = 0
@@ -55,31 +56,88 @@ class States:
 
     @property
     def unaudited(self) -> int:
-        """Allocated, and no audit has looked yet."""
+        """Return how many allocations have not been audited yet."""
         return self.allocated - self.up - self.down - self.conflict - self.unknown
 
 
 class Mode(models.TextChoices):
-    """Who decides about ports that agents ask for."""
+    """Who decides about the ports that agents request."""
 
     AUTONOMOUS = "autonomous", "autonomous"
     ASK = "ask", "ask"
 
 
+def _states() -> JSONObject:
+    """Count the allocations in each state, in one pass over them."""
+    allocated = Q(status="allocated")
+    return JSONObject(
+        allocated=Count("pk", filter=allocated),
+        reserved=Count("pk", filter=Q(status__in=("reserved", "pending"))),
+        up=Count("pk", filter=allocated & Q(health="up")),
+        down=Count("pk", filter=allocated & Q(health="down")),
+        conflict=Count("pk", filter=allocated & Q(health="conflict")),
+        unknown=Count("pk", filter=allocated & Q(health="unknown")),
+    )
+
+
+def _held_ports() -> JSONObject:
+    """Count the port numbers that are held, whatever hosts and protocols they are held on."""
+    port = "port_number"
+    return JSONObject(
+        held=Count(port, distinct=True),
+        allocated=Count(port, distinct=True, filter=Q(status="allocated")),
+        reserved=Count(port, distinct=True, filter=Q(status__in=("reserved", "pending"))),
+    )
+
+
+class ProjectQuerySet(ProjectScopedQuerySet["Project"]):
+    """A queryset of projects."""
+
+    project_lookup = "pk"
+
+    def matching(self, text: str) -> Self:
+        """Return the projects whose name contains `text`."""
+        return self.filter(name__icontains=text) if text else self
+
+    def with_usage(self) -> Self:
+        """Add what `Project.usage` and `Project.states` need, in one query for any number of projects."""
+        active_ranges = rows_of("PortRange").filter(is_active=True)
+        held = rows_of("PortAllocation").held()
+        return self.annotate(
+            range_totals=aggregate_per_row(
+                active_ranges,
+                "project",
+                JSONObject(
+                    first=Min("start_port"),
+                    last=Max("end_port"),
+                    ranges=Count("pk"),
+                    ports=Sum(F("end_port") - F("start_port") + 1),
+                ),
+            ),
+            port_counts=aggregate_per_row(
+                held.filter(port_range__is_active=True), "port_range__project", _held_ports()
+            ),
+            state_counts=aggregate_per_row(held, "project", _states()),
+        )
+
+
 class Project(models.Model):
-    """Owner of ranges and services."""
+    """A project, which has ranges of ports and services."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     name = models.CharField(max_length=255, unique=True, db_collation="C")
     description = models.TextField(blank=True, default="", db_default="")
-    mode = models.CharField(max_length=20, choices=Mode, default=Mode.AUTONOMOUS, db_default=Mode.AUTONOMOUS.value)
-    # How many ports each token may hold in it; NULL: as many as there are.
-    agent_quota = models.IntegerField(null=True, blank=True)
+    mode = models.CharField(
+        "agents", max_length=20, choices=Mode, default=Mode.AUTONOMOUS, db_default=Mode.AUTONOMOUS.value
+    )
+    # How many ports each token may hold in the project; NULL means no limit.
+    agent_quota = models.IntegerField("ports per token", null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
-    range_facts: dict[str, int] | None
-    port_facts: dict[str, int] | None
-    state_facts: dict[str, int] | None
+    # Annotated by `with_usage()`.
+    range_totals: dict[str, int] | None
+    port_counts: dict[str, int] | None
+    state_counts: dict[str, int] | None
 
     objects = ProjectQuerySet.as_manager()
 
@@ -89,9 +147,9 @@ class Project(models.Model):
         constraints = (
             models.CheckConstraint(
                 name="projects_name",
-                condition=Q(name__regex=words.NAME_PATTERN),
+                condition=Q(name__regex=validators.NAME_PATTERN),
                 violation_error_code="invalid_name",
-                violation_error_message="Use a-z 0-9 . _ -, beginning with a letter or a digit.",
+                violation_error_message="Use a-z 0-9 . _ -, starting with a letter or a digit.",
             ),
             models.CheckConstraint(name="projects_mode", condition=Q(mode__in=("autonomous", "ask"))),
             models.CheckConstraint(
@@ -104,43 +162,69 @@ class Project(models.Model):
 
     @property
     def version(self) -> str:
-        """Changes with every edit."""
+        """Return a fingerprint that changes with every edit."""
         return version_of(self.pk, self.name, self.description, self.mode, self.agent_quota)
 
-    # The facts below are annotations of `with_usage()`; without it these raise AttributeError.
+    # The properties below need `with_usage()`; without it they raise AttributeError.
     @property
     def usage(self) -> Usage:
-        """How full the project's active ranges are."""
-        facts: dict[str, int] | None = self.range_facts
-        return Usage.of(facts["ports"] if facts else 0, self.port_facts)
+        """Return how full the project's active ranges are."""
+        totals: dict[str, int] | None = self.range_totals
+        return Usage.from_counts(totals["ports"] if totals else 0, self.port_counts)
 
     @property
     def bounds(self) -> tuple[int, int] | None:
-        """The first and last port of its active ranges, or None where it has none."""
-        facts: dict[str, int] | None = self.range_facts
-        return (facts["first"], facts["last"]) if facts else None
+        """Return the first and the last port of the active ranges, or None if there are none."""
+        totals: dict[str, int] | None = self.range_totals
+        return (totals["first"], totals["last"]) if totals else None
 
     @property
     def states(self) -> States:
-        """The states of its services."""
-        return States(**(self.state_facts or {}))
+        """Return the states of the project's services."""
+        return States(**(self.state_counts or {}))
+
+
+class PortRangeQuerySet(ProjectScopedQuerySet["PortRange"]):
+    """A queryset of ranges."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Return the ranges of the projects that the caller may see, and the shared ones."""
+        if not caller.may_view:
+            return self.none()
+        if caller.projects is None:
+            return self
+        return self.filter(Q(project__in=caller.projects) | Q(is_shared=True))
+
+    def active(self) -> Self:
+        """Return the ranges from which ports are allocated."""
+        return self.filter(is_active=True)
+
+    def with_usage(self) -> Self:
+        """Add what `PortRange.usage` needs, in one query for any number of ranges."""
+        return self.annotate(
+            port_counts=aggregate_per_row(rows_of("PortAllocation").held(), "port_range", _held_ports())
+        )
+
+    def containing(self, port_number: int) -> Self:
+        """Return the range that the port lies in, if there is one: ranges never overlap."""
+        return self.filter(start_port__lte=port_number, end_port__gte=port_number)
 
 
 class PortRange(models.Model):
-    """An inclusive span of ports owned by one project. A shared one also serves projects that name it."""
+    """An inclusive span of ports of one project. Other projects may take ports from a shared range by naming it."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
-    # The foreign key stands in SQL (0002_guards.sql): immediate, and with a name that the database can say.
+    # The foreign key is created in SQL, where it is immediate and has a readable name.
     project = models.ForeignKey(Project, models.DO_NOTHING, related_name="ranges", db_constraint=False)
-    range_name = models.CharField(max_length=255, unique=True, db_collation="C")
-    start_port = models.IntegerField()
-    end_port = models.IntegerField()
+    range_name = models.CharField("name", max_length=255, unique=True, db_collation="C")
+    start_port = models.IntegerField("start port")
+    end_port = models.IntegerField("end port")
     description = models.TextField(blank=True, default="", db_default="")
-    is_active = models.BooleanField(default=True, db_default=True)
-    is_shared = models.BooleanField(default=False, db_default=False)
+    is_active = models.BooleanField("active", default=True, db_default=True)
+    is_shared = models.BooleanField("shared", default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     span = models.GeneratedField(
-        # Least and greatest, so that an upside-down span reaches port_ranges_bounds, which says what is wrong.
+        # Least and greatest, so that a reversed span reaches port_ranges_bounds, which says what is wrong.
         expression=Func(
             Least("start_port", "end_port"), Greatest("start_port", "end_port"), Value("[]"), function="int4range"
         ),
@@ -148,7 +232,8 @@ class PortRange(models.Model):
         db_persist=True,
     )
 
-    port_facts: dict[str, int] | None
+    # Annotated by `with_usage()`.
+    port_counts: dict[str, int] | None
 
     objects = PortRangeQuerySet.as_manager()
 
@@ -158,19 +243,19 @@ class PortRange(models.Model):
         constraints = (
             models.CheckConstraint(
                 name="port_ranges_name",
-                condition=Q(range_name__regex=words.NAME_PATTERN),
+                condition=Q(range_name__regex=validators.NAME_PATTERN),
                 violation_error_code="invalid_name",
-                violation_error_message="Use a-z 0-9 . _ -, beginning with a letter or a digit.",
+                violation_error_message="Use a-z 0-9 . _ -, starting with a letter or a digit.",
             ),
             models.CheckConstraint(
                 name="port_ranges_bounds",
                 condition=Q(
-                    start_port__gte=words.FIRST_PORT,
-                    end_port__lte=words.LAST_PORT,
+                    start_port__gte=validators.FIRST_PORT,
+                    end_port__lte=validators.LAST_PORT,
                     start_port__lte=F("end_port"),
                 ),
                 violation_error_code="port_out_of_range",
-                violation_error_message="A range lies in 1 to 65535 and its start port comes first.",
+                violation_error_message="A range lies within 1 to 65535, and its start port comes first.",
             ),
             ExclusionConstraint(
                 name="port_ranges_no_overlap",
@@ -185,16 +270,16 @@ class PortRange(models.Model):
 
     @property
     def version(self) -> str:
-        """Changes with every edit."""
-        said = (self.range_name, self.start_port, self.end_port, self.description, self.is_active, self.is_shared)
-        return version_of(self.pk, self.project_id, *said)
+        """Return a fingerprint that changes with every edit."""
+        span = (self.range_name, self.start_port, self.end_port)
+        return version_of(self.pk, self.project_id, *span, self.description, self.is_active, self.is_shared)
 
     @property
     def size(self) -> int:
-        """How many ports the range has."""
+        """Return how many ports the range has."""
         return self.end_port - self.start_port + 1
 
     @property
     def usage(self) -> Usage:
-        """How full the range is; needs `with_usage()`."""
-        return Usage.of(self.size, self.port_facts)
+        """Return how full the range is; needs `with_usage()`."""
+        return Usage.from_counts(self.size, self.port_counts)

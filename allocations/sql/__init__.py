@@ -1,24 +1,26 @@
-"""The only place with SQL text at run time. Values travel as parameters, never in the text."""
+"""The only modules that contain SQL at run time. Values are always parameters, never part of the text.
 
-from .holding import find_available_port, held_by, hold_in_own_ranges, hold_port, next_free_block, take_turns
-from .recording import alone, forget_requests, one_at_a_time, prune, record_audit
-from .rights import count_request, name_actor, note_use, token_facts, user_facts
+`schema.sql` shows the whole current schema, with the bodies of the functions that these statements call.
+"""
+
+from .allocator import find_held, hold_port, lock_ranges, next_free_block
+from .audits import delete_old_checks, delete_old_requests, record_audit
+from .auth import record_token_use, token_rights, user_rights
+from .transactions import count_request, exclusive, set_actor, wait_for_turn
 
 __all__ = (
-    "alone",
     "count_request",
-    "find_available_port",
-    "forget_requests",
-    "held_by",
-    "hold_in_own_ranges",
+    "delete_old_checks",
+    "delete_old_requests",
+    "exclusive",
+    "find_held",
     "hold_port",
-    "name_actor",
+    "lock_ranges",
     "next_free_block",
-    "note_use",
-    "one_at_a_time",
-    "prune",
     "record_audit",
-    "take_turns",
-    "token_facts",
-    "user_facts",
+    "record_token_use",
+    "set_actor",
+    "token_rights",
+    "user_rights",
+    "wait_for_turn",
 )

@@ -1,25 +1,21 @@
-"""What was seen, and what is forgotten."""
+"""Statements that record audits and delete old records."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.db import connection
 
+from allocations.audit import AuditReport, Finding
+from allocations.listeners import Socket
 from allocations.models import Audit
-
-if TYPE_CHECKING:
-    from allocations.audit import AuditReport, Finding
-    from allocations.listeners import Socket
 
 
 def record_audit(report: AuditReport, actor: str, source: str, project: UUID | None, hostname: str | None) -> UUID:
-    """Keep an audit: its numbers, one check per allocation, what was last seen of each, and this host's listeners."""
+    """Record an audit: its counts, one check per allocation, whose verdict is copied to it, and the listeners."""
     summary = report.summary
     recorded = Audit.objects.create(
         started_at=report.started_at,
@@ -43,7 +39,7 @@ def record_audit(report: AuditReport, actor: str, source: str, project: UUID | N
 
 
 def _record_checks(recorded: Audit, findings: Sequence[Finding]) -> None:
-    """One statement for all checks, and one for what the allocations remember of them."""
+    """Insert all checks in one statement, and copy their verdicts to the allocations in another."""
     ids = [f.allocation.pk for f in findings]
     statuses = [str(f.status) for f in findings]
     with connection.cursor() as cursor:
@@ -53,7 +49,7 @@ def _record_checks(recorded: Audit, findings: Sequence[Finding]) -> None:
                 (port_allocation_id, audit_id, check_type, status, response_time_ms, checked_at, evidence)
             SELECT id, %s, check_type, status, took, %s, evidence
               FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::jsonb[])
-                   AS found (id, check_type, status, took, evidence)
+                   AS findings (id, check_type, status, took, evidence)
             """,
             (
                 recorded.pk,
@@ -65,30 +61,30 @@ def _record_checks(recorded: Audit, findings: Sequence[Finding]) -> None:
                 [json.dumps(f.evidence) for f in findings],
             ),
         )
-        # In key order, so that two audits at once lock the rows in the same order.
+        # In key order, so that two concurrent audits lock the rows in the same order.
         cursor.execute(
             """
-            WITH found AS MATERIALIZED (
-                SELECT a.id, seen.status
-                  FROM unnest(%s::uuid[], %s::text[]) AS seen (id, status) JOIN port_allocations a USING (id)
+            WITH verdicts AS MATERIALIZED (
+                SELECT a.id, findings.status
+                  FROM unnest(%s::uuid[], %s::text[]) AS findings (id, status) JOIN port_allocations a USING (id)
                  WHERE a.status <> 'released'
                  ORDER BY a.id FOR NO KEY UPDATE OF a
             )
             UPDATE port_allocations a
-               SET health = found.status,
-                   last_used_at = CASE WHEN found.status = 'up' THEN %s ELSE a.last_used_at END
-              FROM found
-             WHERE a.id = found.id AND (found.status = 'up' OR a.health IS DISTINCT FROM found.status)
+               SET health = verdicts.status,
+                   last_used_at = CASE WHEN verdicts.status = 'up' THEN %s ELSE a.last_used_at END
+              FROM verdicts
+             WHERE a.id = verdicts.id AND (verdicts.status = 'up' OR a.health IS DISTINCT FROM verdicts.status)
             """,
             (ids, statuses, recorded.finished_at),
         )
 
 
 def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
-    """This host's listeners as they are now: new ones come, seen ones stay, the rest go."""
+    """Replace this host's listeners with the current ones."""
     unique = {(s.protocol, s.port, s.address): s for s in sockets}.values()
     with connection.cursor() as cursor:
-        # One writer at a time: of two audits, the later look wins as a whole.
+        # One writer at a time, so that after two concurrent audits all rows are those of the later one.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('portal listeners', 0))")
         cursor.execute(
             """
@@ -120,8 +116,8 @@ def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
         )
 
 
-def prune(before: datetime) -> int:
-    """Delete checks before that moment, and the audits that have none left; returns how many checks."""
+def delete_old_checks(before: datetime) -> int:
+    """Delete the checks from before that time and the audits that have none left; return the number of checks."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM port_health_checks WHERE checked_at < %s", (before,))
         deleted = cursor.rowcount
@@ -133,34 +129,8 @@ def prune(before: datetime) -> int:
     return int(deleted)
 
 
-def forget_requests(before: datetime) -> None:
-    """Delete what is remembered of requests: settled limits, and answers older than a day."""
+def delete_old_requests(before: datetime) -> None:
+    """Delete rate limits that are no longer in effect, and answers to idempotent requests from before that time."""
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM rate_limits WHERE settled_at < clock_timestamp()")
         cursor.execute("DELETE FROM idempotent_answers WHERE created_at < %s", (before,))
-
-
-@contextmanager
-def alone(what: str) -> Iterator[None]:
-    """Wait until nobody else does the same, and keep them waiting, over as many transactions as it takes.
-
-    On a session of its own: a lock of the working session would end with its first transaction.
-    """
-    other = connection.copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute("SET LOCAL lock_timeout = 0")
-            cursor.execute("SET LOCAL statement_timeout = 0")
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {what}",))
-        yield
-    finally:
-        other.close()
-
-
-def one_at_a_time(what: str) -> None:
-    """Wait until nobody else does the same, until the transaction ends; longer than an audit's probes take."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '25s'")
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {what}",))

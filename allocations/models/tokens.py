@@ -1,6 +1,8 @@
-"""Who is limited to which projects, and the tokens of programs."""
+"""Limits of users to projects, and the tokens of programs."""
 
 from __future__ import annotations
+
+from typing import Self
 
 from django.conf import settings
 from django.contrib.postgres.functions import RandomUUID
@@ -9,7 +11,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Length, Now
 from django.utils import timezone
 
-from allocations.querysets import TokenQuerySet
+from allocations.auth.roles import Caller
 
 from .projects import Project
 
@@ -17,7 +19,7 @@ models.BinaryField.register_lookup(Length)
 
 
 class UserLimit(models.Model):
-    """That a user sees and changes some projects alone. No project in it is none, not all: that is no row."""
+    """The projects that a user is limited to. An empty list means no projects; no row means unlimited."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, models.CASCADE, primary_key=True, related_name="port_limit", db_column="user_id"
@@ -31,15 +33,29 @@ class UserLimit(models.Model):
         return f"limit of user {self.user_id}"
 
 
+class TokenQuerySet(models.QuerySet["Token"]):
+    """A queryset of tokens."""
+
+    def visible_to(self, caller: Caller) -> Self:
+        """Return the caller's own tokens, or all of them for an admin who is not limited."""
+        if caller.may_administer and caller.projects is None:
+            return self
+        return self.belonging_to(caller) if caller.may_view else self.none()
+
+    def belonging_to(self, caller: Caller) -> Self:
+        """Return the tokens that belong to the caller's user."""
+        return self.filter(user_id=caller.user, user__isnull=False)
+
+
 class Token(models.Model):
-    """A program's key. Of the secret there is only a hash; who it belongs to, and its role, never change."""
+    """A program's key. Only a hash of its secret is stored; its user and its role never change."""
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
-    # The part of the token that is no secret: what it is found, and told of, by.
+    # The part of the token that is not secret, by which it is found and shown.
     public_id = models.CharField(max_length=8, unique=True, db_collation="C", editable=False)
     secret_hash = models.BinaryField(editable=False)
     name = models.CharField(max_length=100, db_collation="C")
-    # Whose rights it can never exceed; NULL: made in the shell, which has all.
+    # The user it belongs to, whose rights it can never exceed; NULL for a token made in the shell.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, null=True, blank=True, related_name="port_tokens"
     )
@@ -75,22 +91,17 @@ class Token(models.Model):
 
     @property
     def is_expired(self) -> bool:
-        """Whether its time is over."""
+        """Return whether the token has expired."""
         return self.expires_at <= timezone.now()
-
-    @property
-    def label(self) -> str:
-        """Whom the history names: `anna/deploy`, or `deploy` where nobody owns it."""
-        return f"{self.user.get_username()}/{self.name}" if self.user else self.name
 
 
 class IdempotentAnswer(models.Model):
-    """What was answered to a request with an Idempotency-Key, so that its repetition gets the same."""
+    """The answer to a request with an Idempotency-Key, kept for its repetitions."""
 
     id = models.BigAutoField(primary_key=True)
     principal = models.CharField(max_length=300, db_collation="C")
     key = models.CharField(max_length=255, db_collation="C")
-    # SHA-256 of the request: the same key with another request is a mistake.
+    # SHA-256 of the request: the same key with a different request is a mistake.
     fingerprint = models.BinaryField()
     answer = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
