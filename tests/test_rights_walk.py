@@ -1,6 +1,6 @@
-"""Every address of the URL map and every operation of the OpenAPI file, asked by everybody who may not, and who may.
+"""Who may open each page, API operation, MCP tool and page of the Django admin, and who may not.
 
-A route that is added fails here until the tables below know who may open it.
+A new route fails here until the tables below say who may open it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from allocations.api.reference import description
+from allocations.api.docs import description
 from allocations.models import Audit, Event, Listener, PortAllocation, Project, Token, UserLimit
-from allocations.ports import PortManager
+from allocations.ports import PortManager, projects, tokens
 from tests.loops import in_a_thread_beside
 from tests.make import FIRST
 
 pytestmark = pytest.mark.django_db
 
-# Least role; `nobody` may open it without a login. Pages of one's own session need one, whatever its role.
+# The lowest role that may open each page. `nobody` needs no login; `session` needs one with any role.
 PAGES = {
     "healthz": "nobody",
     "readyz": "nobody",
@@ -97,7 +97,7 @@ SECRET = "vault-of-bank"
 
 
 class Rights(NamedTuple):
-    """The least role of staff that may do it with a model's rows in the Django admin; None: none of Portal's."""
+    """The lowest role that staff need for each action on a model in the Django admin. None: no role is enough."""
 
     view: str | None = "viewer"
     add: str | None = None
@@ -105,7 +105,7 @@ class Rights(NamedTuple):
     delete: str | None = None
 
 
-OF_SUPERUSERS = Rights(view=None)
+SUPERUSERS_ONLY = Rights(view=None)
 ADMIN_MODELS = {
     "allocations/project": Rights(add="admin", change="admin", delete="admin"),
     "allocations/portrange": Rights(add="admin", change="admin", delete="admin"),
@@ -115,13 +115,13 @@ ADMIN_MODELS = {
     "allocations/audit": Rights(),
     "allocations/porthealthcheck": Rights(),
     "allocations/listener": Rights(),
-    "auth/group": OF_SUPERUSERS,
-    "auth/user": OF_SUPERUSERS,
-    "axes/accessattempt": OF_SUPERUSERS,
-    "axes/accesslog": OF_SUPERUSERS,
-    "axes/accessfailurelog": OF_SUPERUSERS,
+    "auth/group": SUPERUSERS_ONLY,
+    "auth/user": SUPERUSERS_ONLY,
+    "axes/accessattempt": SUPERUSERS_ONLY,
+    "axes/accesslog": SUPERUSERS_ONLY,
+    "axes/accessfailurelog": SUPERUSERS_ONLY,
 }
-# What GET and POST of each page of a model take.
+# The rights that GET and POST of each page of a model require.
 ADMIN_PAGES = {
     "": ("view", "view"),
     "add/": ("add", "add"),
@@ -129,7 +129,7 @@ ADMIN_PAGES = {
     "<path:object_id>/delete/": ("delete", "delete"),
     "<path:object_id>/history/": ("view", "view"),
 }
-# The site's own pages, with an address of each; anybody may come to those of the login.
+# The pages of the admin site itself, with an address of each. Anybody may open the pages in ADMIN_LOGIN.
 ADMIN_SITE = {
     "": "",
     "password_change/": "password_change/",
@@ -137,7 +137,7 @@ ADMIN_SITE = {
     "autocomplete/": "autocomplete/?app_label=allocations&model_name=portallocation&field_name=project&term=",
     "jsi18n/": "jsi18n/",
     "r/<path:content_type_id>/<path:object_id>/": "r/{type}/{object}/",
-    "^(?P<app_label>auth|allocations|axes)/$": "allocations/",
+    "^(?P<app_label>allocations|auth|axes)/$": "allocations/",
     "(?P<url>.*)$": "nowhere",
 }
 ADMIN_LOGIN = {"login/", "logout/"}
@@ -146,10 +146,10 @@ STAFF = ["viewer", "operator", "admin"]
 
 @pytest.fixture
 def ports() -> PortManager:
-    User.objects.create_superuser("root")  # an admin who is not limited stays
+    User.objects.create_superuser("root")  # Portal requires an admin who is not limited
     manager = PortManager(actor="test")
-    manager.add_project("shop", size=20, start=FIRST)
-    manager.add_project("bank", size=20, start=FIRST + 100, description=SECRET)
+    projects.add(manager.context, "shop", size=20, start_port=FIRST)
+    projects.add(manager.context, "bank", size=20, start_port=FIRST + 100, description=SECRET)
     manager.allocate("shop", "web")
     return manager
 
@@ -160,31 +160,31 @@ def vault(ports: PortManager) -> PortAllocation:
 
 
 def routes(resolver: URLResolver, before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    patterns: dict[str, Any] = {}
     for pattern in resolver.url_patterns:
         route = before + str(pattern.pattern)
         if isinstance(pattern, URLResolver):
-            found |= routes(pattern, route)
+            patterns |= routes(pattern, route)
         elif isinstance(pattern, URLPattern):
-            found[route] = pattern
-    return found
+            patterns[route] = pattern
+    return patterns
 
 
 def is_operation(route: str) -> bool:
     return route.startswith("api/") and route not in PAGES
 
 
-def test_every_route_is_known() -> None:
-    found = set(routes(get_resolver()))
-    pages = {r for r in found if not r.startswith("admin/") and not is_operation(r)}
+def test_every_route_is_listed() -> None:
+    all_routes = set(routes(get_resolver()))
+    pages = {r for r in all_routes if not r.startswith("admin/") and not is_operation(r)}
     assert pages == set(PAGES)
     admin_pages = {f"{model}/{page}" for model in ADMIN_MODELS for page in (*ADMIN_PAGES, "<path:object_id>/")}
     admin_pages |= {"auth/user/<id>/password/", *ADMIN_SITE, *ADMIN_LOGIN}
-    assert {r.removeprefix("admin/") for r in found if r.startswith("admin/")} == admin_pages
-    asked = {(m, a) for a, methods in description()["paths"].items() for m in methods}
-    assert asked == set(OPERATIONS)
-    told = {re.sub(r"<(\w+:)?(\w+)>", r"{\2}", "/" + r) for r in found if is_operation(r)} - {"/api/"}
-    assert told == {address for _, address in OPERATIONS}
+    assert {r.removeprefix("admin/") for r in all_routes if r.startswith("admin/")} == admin_pages
+    described_operations = {(m, a) for a, methods in description()["paths"].items() for m in methods}
+    assert described_operations == set(OPERATIONS)
+    addresses = {re.sub(r"<(\w+:)?(\w+)>", r"{\2}", "/" + r) for r in all_routes if is_operation(r)} - {"/api/"}
+    assert addresses == {address for _, address in OPERATIONS}
 
 
 def client_of(text: str) -> Client:
@@ -192,7 +192,7 @@ def client_of(text: str) -> Client:
 
 
 def member(role: str, *, staff: bool = False, limited: bool = False) -> Client:
-    """A person of that role; of all projects, or of shop alone."""
+    """Return the client of a user with a role, optionally limited to shop."""
     user = User.objects.create_user(f"a-{role}-{staff}-{limited}", is_staff=staff)
     user.groups.set(Group.objects.filter(name=role))
     if limited:
@@ -202,18 +202,18 @@ def member(role: str, *, staff: bool = False, limited: bool = False) -> Client:
     return client
 
 
-def page_address(route: str, of: PortAllocation) -> str:
-    pk = of.port_range_id if route.startswith("ranges/") else of.pk
-    return "/" + route.replace("<str:name>", of.project.name).replace("<uuid:pk>", str(pk))
+def page_address(route: str, allocation: PortAllocation) -> str:
+    pk = allocation.port_range_id if route.startswith("ranges/") else allocation.pk
+    return "/" + route.replace("<str:name>", allocation.project.name).replace("<uuid:pk>", str(pk))
 
 
-def good_body(method: str, address: str, of: PortAllocation) -> dict[str, Any]:
-    """What would be done, were it allowed."""
-    project = of.project.name
+def valid_body(method: str, address: str, allocation: PortAllocation) -> dict[str, Any]:
+    """Return a valid body for an operation."""
+    project = allocation.project.name
     return {
         ("post", "/api/ports"): {"project": project, "service": "late"},
         ("post", "/api/ports/batch"): {"project": project, "services": [{"service": "late"}]},
-        ("post", "/api/reservations"): {"project": project, "port": of.port_number + 9},
+        ("post", "/api/reservations"): {"project": project, "port": allocation.port_number + 9},
         ("patch", "/api/ports/{id}"): {"description": "late"},
         ("post", "/api/projects"): {"name": "late"},
         ("patch", "/api/projects/{name}"): {"description": "late"},
@@ -222,100 +222,105 @@ def good_body(method: str, address: str, of: PortAllocation) -> dict[str, Any]:
     }.get((method, address), {})
 
 
-def ask(client: Client, method: str, address: str, of: PortAllocation) -> Any:
-    id_ = of.port_range_id if "/ranges/" in address else of.pk
-    query = {"/api/ports/explain": f"?port={of.port_number}", "/api/checks": f"?port={of.pk}"}.get(address, "")
-    where = address.replace("{id}", str(id_)).replace("{name}", of.project.name) + query
-    sent = json.dumps(good_body(method, address, of)) if method in ("post", "patch") else ""
-    return client.generic(method.upper(), where, sent, content_type="application/json")
+def send(client: Client, method: str, address: str, allocation: PortAllocation) -> Any:
+    id_ = allocation.port_range_id if "/ranges/" in address else allocation.pk
+    query = {"/api/ports/explain": f"?port={allocation.port_number}", "/api/checks": f"?port={allocation.pk}"}.get(
+        address, ""
+    )
+    where = address.replace("{id}", str(id_)).replace("{name}", allocation.project.name) + query
+    body = json.dumps(valid_body(method, address, allocation)) if method in ("post", "patch") else ""
+    return client.generic(method.upper(), where, body, content_type="application/json")
 
 
-def closed_tokens(ports: PortManager) -> dict[str, str]:
-    """Tokens that open nothing, each for another reason."""
-    expired, revoked = ports.create_token("expired", role="admin"), ports.create_token("revoked", role="admin")
+def invalid_tokens(ports: PortManager) -> dict[str, str]:
+    """Return invalid tokens, by the reason why they are invalid."""
+    expired, revoked = (
+        tokens.create(ports.context, "expired", role="admin"),
+        tokens.create(ports.context, "revoked", role="admin"),
+    )
     Token.objects.filter(pk=expired[0].pk).update(expires_at=expired[0].created_at + timedelta(microseconds=1))
-    ports.revoke_token(revoked[0].pk)
+    tokens.revoke(ports.context, revoked[0].pk)
     return {
         "garbage": "garbage",
-        "no such": "ptl_" + "a" * 8 + "_" + "b" * 46,
+        "unknown": "ptl_" + "a" * 8 + "_" + "b" * 46,
         "revoked": revoked[1],
         "expired": expired[1],
-        "secret of another": expired[1][:13] + revoked[1][13:],
-        "cut short": expired[1][:-1],
+        "wrong secret": expired[1][:13] + revoked[1][13:],
+        "incomplete": expired[1][:-1],
     }
 
 
 @pytest.mark.parametrize(("method", "address"), OPERATIONS, ids=lambda v: v)
-def test_operations(method: str, address: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_operations_require_a_role(method: str, address: str, ports: PortManager, vault: PortAllocation) -> None:
     before = Event.objects.count()
-    answers = {reason: ask(client_of(text), method, address, vault) for reason, text in closed_tokens(ports).items()}
-    answers["nobody"] = ask(Client(), method, address, vault)
+    answers = {reason: send(client_of(text), method, address, vault) for reason, text in invalid_tokens(ports).items()}
+    answers["nobody"] = send(Client(), method, address, vault)
     for reason, answer in answers.items():
         assert answer.status_code == 401, reason
         assert answer["WWW-Authenticate"] == "Bearer"
-        assert answer.content == answers["nobody"].content, "one and the same, whatever the cause"
+        assert answer.content == answers["nobody"].content, "the answer reveals the reason"
     least = ROLES.index(OPERATIONS[method, address])
     for role in ROLES[:least]:
-        answer = ask(client_of(ports.create_token(role, role=role)[1]), method, address, vault)
+        answer = send(client_of(tokens.create(ports.context, role, role=role)[1]), method, address, vault)
         assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted"), role
     assert Event.objects.count() == before
-    text = ports.create_token("able", role=OPERATIONS[method, address])[1]
-    answer = ask(client_of(text), method, address, vault)
+    text = tokens.create(ports.context, "able", role=OPERATIONS[method, address])[1]
+    answer = send(client_of(text), method, address, vault)
     assert answer.status_code in (200, 201, 204) or answer.json()["code"] in ("project_in_use", "range_in_use")
 
 
 def limited(by: str, role: str, ports: PortManager) -> Client:
-    """A program or a person of that role who is limited to shop."""
+    """Return a client with a role, limited to shop, that uses a token or a session."""
     if by == "session":
         return member(role, limited=True)
-    return client_of(ports.create_token("limited", role=role, projects=["shop"])[1])
+    return client_of(tokens.create(ports.context, "limited", role=role, projects=["shop"])[1])
 
 
 @pytest.mark.parametrize(("method", "address"), OPERATIONS, ids=lambda v: v)
 @pytest.mark.parametrize("by", ["token", "session"])
 @pytest.mark.parametrize("role", ["operator", "admin"])
-def test_operations_of_another_project_do_not_exist(
+def test_operations_hide_other_projects(
     by: str, role: str, method: str, address: str, ports: PortManager, vault: PortAllocation
 ) -> None:
-    """A caller who is limited to shop: bank answers as what never was."""
+    """To a caller who is limited to shop, bank looks as if it did not exist."""
     PortManager(actor="audit").audit()
     client = limited(by, role, ports)
     before = Event.objects.count()
-    answer = ask(client, method, address, vault)
+    answer = send(client, method, address, vault)
     assert SECRET not in answer.content.decode()
     assert Event.objects.count() == before
-    of_one = "{" in address or method == "post" or address == "/api/checks"
+    names_one_object = "{" in address or method == "post" or address == "/api/checks"
     if ROLES.index(role) < ROLES.index(OPERATIONS[method, address]):
         assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
-    elif of_one and (method, address) != ("post", "/api/projects"):
+    elif names_one_object and (method, address) != ("post", "/api/projects"):
         assert answer.status_code == 404
         if "{name}" not in address and method != "post":
-            assert without_details(answer) == without_details(ask(client, method, address, never_was(vault)))
+            assert without_details(answer) == without_details(send(client, method, address, nonexistent(vault)))
     elif address == "/api/ports/explain":
         assert "another project" in answer.json()["explanation"]
         assert answer.json()["project"] is None
 
 
-def never_was(vault: PortAllocation) -> PortAllocation:
-    """An allocation whose id, and whose range's, nobody has."""
-    found = PortAllocation(project=vault.project, port_range=vault.port_range, port_number=1, pk=uuid4())
-    found.port_range_id = found.pk
-    return found
+def nonexistent(vault: PortAllocation) -> PortAllocation:
+    """Return an unsaved allocation: neither its id nor the id of its range exists."""
+    allocation = PortAllocation(project=vault.project, port_range=vault.port_range, port_number=1, pk=uuid4())
+    allocation.port_range_id = allocation.pk
+    return allocation
 
 
 def without_details(answer: Any) -> dict[str, Any]:
-    """A refusal without the id that was asked for."""
+    """Return a refusal without its details, which contain the requested id."""
     return {name: value for name, value in answer.json().items() if name != "details"}
 
 
 @pytest.mark.parametrize("route", [r for r, role in PAGES.items() if role not in ("nobody", "scraper", "token")])
-def test_pages(route: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_pages_require_a_role(route: str, ports: PortManager, vault: PortAllocation) -> None:
     address = page_address(route, vault)
-    closed = {reason: client_of(text) for reason, text in closed_tokens(ports).items()} | {"nobody": Client()}
+    closed = {reason: client_of(text) for reason, text in invalid_tokens(ports).items()} | {"nobody": Client()}
     if not route.startswith("api/"):
-        closed["token"] = client_of(ports.create_token("able", role="admin")[1])  # pages take a session
-    for reason, asked in closed.items():
-        for answer in (asked.get(address), asked.post(address)):
+        closed["token"] = client_of(tokens.create(ports.context, "able", role="admin")[1])  # pages require a session
+    for reason, client in closed.items():
+        for answer in (client.get(address), client.post(address)):
             assert answer.status_code in (302, 401, 405), reason
             assert answer.status_code != 302 or answer["Location"].startswith("/login?"), reason
             assert SECRET not in answer.content.decode()
@@ -333,9 +338,7 @@ def test_pages(route: str, ports: PortManager, vault: PortAllocation) -> None:
 
 @pytest.mark.parametrize("route", [r for r, role in PAGES.items() if role in ("viewer", "operator", "admin")])
 @pytest.mark.parametrize("role", ["operator", "admin"])
-def test_pages_of_another_project_do_not_exist(
-    role: str, route: str, ports: PortManager, vault: PortAllocation
-) -> None:
+def test_pages_hide_other_projects(role: str, route: str, ports: PortManager, vault: PortAllocation) -> None:
     client = limited("session", role, ports)
     before = Event.objects.count()
     for answer in (client.get(page_address(route, vault)), client.post(page_address(route, vault))):
@@ -347,33 +350,33 @@ def test_pages_of_another_project_do_not_exist(
     assert Event.objects.count() == before
 
 
-# The metrics, and the door of agents
+# The metrics and the MCP server
 
 
-def test_metrics(ports: PortManager, vault: PortAllocation) -> None:
+def test_metrics_require_scraper_or_admin(ports: PortManager, vault: PortAllocation) -> None:
     ports.audit()
-    closed = {reason: client_of(text) for reason, text in closed_tokens(ports).items()} | {"nobody": Client()}
+    closed = {reason: client_of(text) for reason, text in invalid_tokens(ports).items()} | {"nobody": Client()}
     for reason, client in closed.items():
         answer = client.get("/metrics")
         assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer"), reason
-        assert answer.content == b"Send a token.\n"
-    tokens = {role: client_of(ports.create_token(role, role=role)[1]) for role in ROLES}
-    assert {role: client.get("/metrics").status_code for role, client in tokens.items()} == {
+        assert answer.content == b"Authentication required. Send a token with the role scraper or admin.\n"
+    programs = {role: client_of(tokens.create(ports.context, role, role=role)[1]) for role in ROLES}
+    assert {role: client.get("/metrics").status_code for role, client in programs.items()} == {
         **{"scraper": 200, "viewer": 403, "operator": 403, "admin": 200}
     }
     people = {role: member(role) for role in ("", "viewer", "operator", "admin")}
     assert {role: client.get("/metrics").status_code for role, client in people.items()} == {
         **{"": 403, "viewer": 403, "operator": 403, "admin": 200}
     }
-    assert SECRET in tokens["scraper"].get("/metrics").content.decode()
+    assert SECRET in programs["scraper"].get("/metrics").content.decode()
 
 
 @pytest.mark.parametrize("by", ["token", "session"])
-def test_metrics_of_another_project_do_not_exist(by: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_metrics_hide_other_projects(by: str, ports: PortManager, vault: PortAllocation) -> None:
     ports.audit()
-    told = limited(by, "admin", ports).get("/metrics").content.decode()
-    assert 'project="shop"' in told
-    assert "bank" not in told
+    metrics = limited(by, "admin", ports).get("/metrics").content.decode()
+    assert 'project="shop"' in metrics
+    assert "bank" not in metrics
 
 
 TOOLS = {
@@ -389,55 +392,55 @@ TOOLS = {
 }
 
 
-def tell_mcp(client: Client, method: str, **params: Any) -> Any:
+def send_mcp(client: Client, method: str, **params: Any) -> Any:
     message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
     accepts = {"Accept": "application/json, text/event-stream"}
     return in_a_thread_beside(lambda: client.post("/mcp", message, content_type="application/json", headers=accepts))
 
 
 def is_refused(answer: Any) -> bool:
-    """What a tool, or a resource, answers to who may not."""
+    """Return whether a tool or a resource refused the call."""
     assert answer.status_code == 200
-    told = answer.json()
-    return "error" in told or told["result"].get("isError", False)
+    value = answer.json()
+    return "error" in value or value["result"].get("isError", False)
 
 
-def test_mcp_takes_a_token_and_no_other(ports: PortManager, vault: PortAllocation) -> None:
+def test_mcp_requires_a_token(ports: PortManager, vault: PortAllocation) -> None:
     people = {role: member(role) for role in ("viewer", "operator", "admin")}
-    closed = {reason: client_of(text) for reason, text in closed_tokens(ports).items()}
+    closed = {reason: client_of(text) for reason, text in invalid_tokens(ports).items()}
     for reason, client in ({"nobody": Client()} | people | closed).items():
-        answer = tell_mcp(client, "tools/call", name="list-ports", arguments={})
+        answer = send_mcp(client, "tools/call", name="list-ports", arguments={})
         assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer"), reason
         assert SECRET not in answer.content.decode()
-    able = client_of(ports.create_token("able", role="viewer")[1])
-    assert SECRET in tell_mcp(able, "tools/call", name="list-ports", arguments={}).content.decode()
+    able = client_of(tokens.create(ports.context, "able", role="viewer")[1])
+    assert SECRET in send_mcp(able, "tools/call", name="list-ports", arguments={}).content.decode()
 
 
-def test_every_tool_is_known(ports: PortManager) -> None:
-    offered = tell_mcp(client_of(ports.create_token("able")[1]), "tools/list").json()["result"]["tools"]
-    assert {tool["name"] for tool in offered} == set(TOOLS)
+def test_every_tool_is_listed(ports: PortManager) -> None:
+    listed_tools = send_mcp(client_of(tokens.create(ports.context, "able")[1]), "tools/list").json()["result"]["tools"]
+    assert {tool["name"] for tool in listed_tools} == set(TOOLS)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_tools(tool: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_tools_require_a_role(tool: str, ports: PortManager, vault: PortAllocation) -> None:
     least, arguments = TOOLS[tool]
     before = Event.objects.count()
     for role in ROLES[: ROLES.index(least)]:
-        client = client_of(ports.create_token(role, role=role)[1])
-        answer = tell_mcp(client, "tools/call", name=tool, arguments=arguments)
+        client = client_of(tokens.create(ports.context, role, role=role)[1])
+        answer = send_mcp(client, "tools/call", name=tool, arguments=arguments)
         assert is_refused(answer), role
-        assert f"takes the role {least}" in answer.content.decode()
+        assert f"requires the role {least}" in answer.content.decode()
     assert Event.objects.count() == before
-    able = client_of(ports.create_token("able", role=least)[1])
-    assert not is_refused(tell_mcp(able, "tools/call", name=tool, arguments=arguments))
+    able = client_of(tokens.create(ports.context, "able", role=least)[1])
+    assert not is_refused(send_mcp(able, "tools/call", name=tool, arguments=arguments))
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 @pytest.mark.parametrize("role", ["operator", "admin"])
-def test_tools_of_another_project_do_not_exist(role: str, tool: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_tools_hide_other_projects(role: str, tool: str, ports: PortManager, vault: PortAllocation) -> None:
     client = limited("token", role, ports)
     before = Event.objects.count()
-    answer = tell_mcp(client, "tools/call", name=tool, arguments=TOOLS[tool][1])
+    answer = send_mcp(client, "tools/call", name=tool, arguments=TOOLS[tool][1])
     assert is_refused(answer)
     assert "There is no project bank" in answer.content.decode()
     assert SECRET not in answer.content.decode()
@@ -445,19 +448,19 @@ def test_tools_of_another_project_do_not_exist(role: str, tool: str, ports: Port
 
 
 @pytest.mark.parametrize("tool", ["list-ports", "audit-ports", "explain-port"])
-def test_tools_tell_nothing_of_another_project(tool: str, ports: PortManager, vault: PortAllocation) -> None:
-    """Those that take no project, or none that has to be named."""
+def test_tools_without_a_project_hide_other_projects(tool: str, ports: PortManager, vault: PortAllocation) -> None:
+    """These tools take no project, or an optional one."""
     PortManager(actor="audit").audit()
     arguments = {"port": vault.port_number} if tool == "explain-port" else {}
-    answer = tell_mcp(limited("token", "operator", ports), "tools/call", name=tool, arguments=arguments)
+    answer = send_mcp(limited("token", "operator", ports), "tools/call", name=tool, arguments=arguments)
     assert not is_refused(answer)
     assert "bank" not in answer.content.decode()
 
 
-def test_resources_of_another_project_do_not_exist(ports: PortManager, vault: PortAllocation) -> None:
+def test_resources_hide_other_projects(ports: PortManager, vault: PortAllocation) -> None:
     client = limited("token", "operator", ports)
-    assert "bank" not in tell_mcp(client, "resources/read", uri="portal://projects").content.decode()
-    answer = tell_mcp(client, "resources/read", uri="portal://projects/bank")
+    assert "bank" not in send_mcp(client, "resources/read", uri="portal://projects").content.decode()
+    answer = send_mcp(client, "resources/read", uri="portal://projects/bank")
     assert is_refused(answer)
     assert SECRET not in answer.content.decode()
 
@@ -466,37 +469,39 @@ def test_resources_of_another_project_do_not_exist(ports: PortManager, vault: Po
 
 
 @pytest.fixture
-def of_bank(ports: PortManager, vault: PortAllocation) -> dict[str, Any]:
-    """A row of each model of the admin, which somebody who is limited to shop must not see."""
+def bank_rows(ports: PortManager, vault: PortAllocation) -> dict[str, Any]:
+    """Return a row of each admin model that a caller who is limited to shop must not see."""
     ports.audit("bank")
-    elsewhere = {"hostname": f"{SECRET}.internal", "protocol": "tcp", "port": FIRST + 105}
-    ports.allocate("bank", "other", **elsewhere | {"port": FIRST + 106})
-    seen = {"username": SECRET, "ip_address": "192.0.2.1", "path_info": "/login"}
+    elsewhere = {"hostname": f"{SECRET}.internal", "protocol": "tcp"}
+    ports.allocate("bank", "other", port_number=FIRST + 106, **elsewhere)
+    login = {"username": SECRET, "ip_address": "192.0.2.1", "path_info": "/login"}
     return {
         "allocations/project": vault.project,
         "allocations/portrange": vault.port_range,
         "allocations/portallocation": vault,
-        "allocations/token": ports.create_token(SECRET, role="viewer", projects=["bank"])[0],
+        "allocations/token": tokens.create(ports.context, SECRET, role="viewer", projects=["bank"])[0],
         "allocations/event": Event.objects.filter(subject_id=vault.pk)[0],
         "allocations/audit": Audit.objects.get(),
         "allocations/porthealthcheck": vault.checks.get(),
-        "allocations/listener": Listener.objects.create(**elsewhere, address="192.0.2.1", process=SECRET),
+        "allocations/listener": Listener.objects.create(
+            **elsewhere, port=FIRST + 105, address="192.0.2.1", process=SECRET
+        ),
         "auth/group": Group.objects.get(name="admin"),
         "auth/user": User.objects.create_user("carla"),
-        "axes/accessattempt": AccessAttempt.objects.create(**seen, failures_since_start=1),
-        "axes/accesslog": AccessLog.objects.create(**seen),
-        "axes/accessfailurelog": AccessFailureLog.objects.create(**seen),
+        "axes/accessattempt": AccessAttempt.objects.create(**login, failures_since_start=1),
+        "axes/accesslog": AccessLog.objects.create(**login),
+        "axes/accessfailurelog": AccessFailureLog.objects.create(**login),
     }
 
 
-def outsiders(ports: PortManager) -> dict[str, Client]:
-    """Who may not come into the Django admin at all: a token opens no page of it, whatever its role."""
-    found = {role: member(role) for role in ("viewer", "operator", "admin")}
-    return {"nobody": Client(), "token": client_of(ports.create_token("able", role="admin")[1]), **found}
+def clients_without_access(ports: PortManager) -> dict[str, Client]:
+    """Return clients that may not open the Django admin. No token opens it, whatever its role."""
+    members = {role: member(role) for role in ("viewer", "operator", "admin")}
+    return {"nobody": Client(), "token": client_of(tokens.create(ports.context, "able", role="admin")[1]), **members}
 
 
 def pages_of(model: str) -> dict[str, tuple[str, str]]:
-    """What GET and POST of each page of the model take."""
+    """Return the rights that GET and POST of each page of the model require."""
     password = {"<path:object_id>/password/": ("change", "change")}
     return ADMIN_PAGES | (password if model == "auth/user" else {})
 
@@ -505,109 +510,109 @@ def admin_address(model: str, page: str, row: Any) -> str:
     return f"/admin/{model}/{page.replace('<path:object_id>', str(row.pk))}"
 
 
-def everything() -> dict[str, list[Any]]:
-    """All rows of the models of the admin."""
+def admin_rows() -> dict[str, list[Any]]:
+    """Return all rows of all models in the Django admin."""
     return {m.__name__: list(m._base_manager.order_by("pk").values()) for m in site._registry}
 
 
-def refuses_to_open(answer: Any) -> bool:
+def redirects_to_login(answer: Any) -> bool:
     return answer.status_code == 302 and answer["Location"].startswith(("/admin/login/?", "/login?"))
 
 
 def denies(answer: Any) -> bool:
-    """Whether it is refused, or the row is said not to exist; all else is a page, or the way to one."""
+    """Return whether the response refuses the page or says that the row does not exist."""
     assert answer.status_code in (200, 302, 403)
     return answer.status_code == 403 or answer.get("Location") == "/admin/"
 
 
-def tells_of_bank(answer: Any) -> bool:
+def mentions_bank(answer: Any) -> bool:
     return "bank" in answer.content.decode() + answer.get("Location", "")
 
 
 @pytest.mark.parametrize("model", ADMIN_MODELS)
-def test_the_admin_is_closed_to_who_is_no_staff(model: str, ports: PortManager, of_bank: dict[str, Any]) -> None:
-    clients, before = outsiders(ports), everything()
+def test_the_admin_requires_staff(model: str, ports: PortManager, bank_rows: dict[str, Any]) -> None:
+    clients, before = clients_without_access(ports), admin_rows()
     for page, (who, client) in itertools.product([*pages_of(model), "<path:object_id>/"], clients.items()):
-        address = admin_address(model, page, of_bank[model])
+        address = admin_address(model, page, bank_rows[model])
         for answer in (client.get(address), client.post(address, {"post": "yes"})):
-            assert refuses_to_open(answer), (who, address)
+            assert redirects_to_login(answer), (who, address)
             assert SECRET not in answer.content.decode()
-    assert everything() == before
+    assert admin_rows() == before
 
 
 @pytest.mark.parametrize("page", ADMIN_SITE)
-def test_the_site_of_the_admin(page: str, ports: PortManager, vault: PortAllocation) -> None:
+def test_pages_of_the_admin_site_require_staff(page: str, ports: PortManager, vault: PortAllocation) -> None:
     kind = ContentType.objects.get_for_model(PortAllocation).pk
     address = "/admin/" + ADMIN_SITE[page].format(type=kind, object=vault.pk)
-    for who, client in outsiders(ports).items():
+    for who, client in clients_without_access(ports).items():
         for answer in (client.get(address), client.post(address)):
-            assert refuses_to_open(answer) or (page == "(?P<url>.*)$" and answer.status_code == 404), who
+            assert redirects_to_login(answer) or (page == "(?P<url>.*)$" and answer.status_code == 404), who
             assert SECRET not in answer.content.decode()
     client = member("admin", staff=True, limited=True)
     for answer in (client.get(address), client.post(address)):
         assert answer.status_code in (200, 302, 403, 404, 405)
-        assert not refuses_to_open(answer)
-        assert not tells_of_bank(answer)
+        assert not redirects_to_login(answer)
+        assert not mentions_bank(answer)
 
 
 @pytest.mark.parametrize("model", ADMIN_MODELS)
 @pytest.mark.parametrize("role", STAFF)
-def test_staff_may_in_the_admin_what_their_role_may(role: str, model: str, of_bank: dict[str, Any]) -> None:
+def test_the_admin_allows_staff_what_their_role_allows(role: str, model: str, bank_rows: dict[str, Any]) -> None:
     client = member(role, staff=True)
-    before = everything()
+    before = admin_rows()
     for page, rights in pages_of(model).items():
-        address = admin_address(model, page, of_bank[model])
+        address = admin_address(model, page, bank_rows[model])
         for right, answer in zip(rights, (client.get(address), client.post(address, {"post": "yes"})), strict=True):
             least = getattr(ADMIN_MODELS[model], right)
             may = least is not None and ROLES.index(role) >= ROLES.index(least)
             assert denies(answer) != may, (right, address)
             assert may or SECRET not in answer.content.decode()
-    assert everything() == before
+    assert admin_rows() == before
 
 
 @pytest.mark.parametrize("model", ADMIN_MODELS)
-def test_limited_staff_see_nothing_of_another_project_in_the_admin(model: str, of_bank: dict[str, Any]) -> None:
+def test_the_admin_hides_other_projects_from_limited_staff(model: str, bank_rows: dict[str, Any]) -> None:
     client = member("admin", staff=True, limited=True)
-    before = everything()
+    before = admin_rows()
     for page in pages_of(model):
-        address = admin_address(model, page, of_bank[model])
+        address = admin_address(model, page, bank_rows[model])
         for answer in (client.get(address), client.post(address, {"post": "yes"})):
-            assert not tells_of_bank(answer), address
+            assert not mentions_bank(answer), address
             if page.startswith("<"):
                 assert denies(answer), address
-    assert everything() == before
+    assert admin_rows() == before
 
 
 @pytest.mark.parametrize("model", ADMIN_MODELS)
 @pytest.mark.parametrize("role", ["viewer", "limited admin"])
-def test_actions_of_the_admin_take_the_right(role: str, model: str, of_bank: dict[str, Any]) -> None:
+def test_admin_actions_require_their_right(role: str, model: str, bank_rows: dict[str, Any]) -> None:
     client = member(role.split()[-1], staff=True, limited="limited" in role)
-    before = everything()
+    before = admin_rows()
     names = {"delete_selected", *(name for model_admin in site._registry.values() for name in model_admin.actions)}
     for name in names:
-        chosen = {"action": name, "_selected_action": of_bank[model].pk, "confirmed": "1", "post": "yes"}
-        answer = client.post(admin_address(model, "", of_bank[model]), chosen)
+        data = {"action": name, "_selected_action": bank_rows[model].pk, "confirmed": "1", "post": "yes"}
+        answer = client.post(admin_address(model, "", bank_rows[model]), data)
         assert answer.status_code in (200, 302, 403)
-    assert everything() == before
+    assert admin_rows() == before
 
 
-# The lists of audits and checks have no order, which Django warns of.
+# Django warns that the choices of audits and checks have no order.
 @pytest.mark.filterwarnings("ignore::django.core.paginator.UnorderedObjectListWarning")
-def test_no_list_that_is_filled_while_one_types_offers_another_project(of_bank: dict[str, Any]) -> None:
+def test_autocomplete_hides_other_projects(bank_rows: dict[str, Any]) -> None:
     client = member("admin", staff=True, limited=True)
-    opened = {}
+    choices = {}
     for model in site._registry:
         for field in (*model._meta.fields, *model._meta.many_to_many):
-            about = {"app_label": model._meta.app_label, "model_name": model._meta.model_name, "field_name": field.name}
-            answer = client.get("/admin/autocomplete/", about | {"term": ""})
+            query = {"app_label": model._meta.app_label, "model_name": model._meta.model_name, "field_name": field.name}
+            answer = client.get("/admin/autocomplete/", query | {"term": ""})
             assert answer.status_code in (200, 403), field
-            assert not tells_of_bank(answer), field
+            assert not mentions_bank(answer), field
             if answer.status_code == 200:
-                opened[str(field)] = [row["text"] for row in answer.json()["results"]]
-    assert opened["allocations.PortAllocation.project"] == ["shop"]
+                choices[str(field)] = [row["text"] for row in answer.json()["results"]]
+    assert choices["allocations.PortAllocation.project"] == ["shop"]
 
 
-def test_a_limit_to_nothing_is_no_freedom(ports: PortManager, vault: PortAllocation) -> None:
+def test_a_limit_to_no_projects_hides_every_project(ports: PortManager, vault: PortAllocation) -> None:
     user = User.objects.create_user("anna")
     user.groups.set(Group.objects.filter(name="admin"))
     UserLimit.objects.create(user=user)

@@ -1,180 +1,197 @@
-"""Allocations, reservations, audits and explanations."""
-# No deferred annotations: django-ninja reads those of a decorated view in the wrong module.
+"""Endpoints for allocations, reservations, audits and explanations."""
+# No deferred annotations: django-ninja would look up those of a decorated view in the wrong module.
 
-from collections.abc import Mapping
-from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Query, Router
 
-from allocations import errors, payloads
+from allocations import schemas
+from allocations.allocation_spec import AllocationSpec, allocation_spec
+from allocations.errors import InvalidValue, PortError
 from allocations.models import PortAllocation, Status
-from allocations.ports import Wish, wish
+from allocations.ports import allocations, audits, explain, queries, reservations
 
-from . import sent, shown
-from .answers import IDEMPOTENT, IF_MATCH, IdempotencyKey, IfMatch, answers
-from .door import answer, caller_of, door, expected, once, ports_of, versioned
-from .paging import paged
+from .auth import context_of
+from .endpoints import endpoint
+from .pagination import respond_page
+from .request_schemas import (
+    Allocate,
+    AllocateMany,
+    AuditQuery,
+    ChangeAllocation,
+    ExplainQuery,
+    PortsQuery,
+    Reserve,
+    Service,
+)
+from .responses import (
+    IDEMPOTENT,
+    IF_MATCH,
+    Allocations,
+    IdempotencyKey,
+    IfMatch,
+    NewAllocations,
+    Reservations,
+    Result,
+    expected_versions,
+    respond,
+    respond_once,
+    respond_versioned,
+    responses,
+)
 
 router = Router(tags=["Ports"], by_alias=True)
-IN_PORT_ORDER = ("port_number", "hostname", "protocol", "pk")
+PORT_ORDER = ("port_number", "hostname", "protocol", "pk")
 
 
-@router.get("/ports/audit", response=answers({200: shown.Audit, 503: shown.Audit}, 404))
-@door(sent.AuditQuery, counted="audit")
-def audit(request: HttpRequest, query: Query[sent.AuditQuery]) -> HttpResponse:
-    """Compare the registry with what listens, now. Callers within two seconds share one audit."""
-    report = ports_of(request).shared_audit(query.project)
-    is_bad = query.strict == "1" and not report.is_healthy
-    return answer(report.payload(), 503, Retry_After="60") if is_bad else answer(report.payload())
+@router.get("/ports/audit", response=responses({200: schemas.Audit, 503: schemas.Audit}, 404))
+@endpoint(AuditQuery, is_audit=True)
+def audit(request: HttpRequest, query: Query[AuditQuery]) -> HttpResponse:
+    """Compare the registry with what is listening now. Callers within two seconds share one audit."""
+    report = audits.run_shared(context_of(request), query.project)
+    value = schemas.Audit.of(report).dump()
+    return respond(value, 503, Retry_After="60") if query.strict == "1" and not report.is_healthy else respond(value)
 
 
-@router.get("/ports/explain", response=answers({200: shown.Explanation}, 404))
-@door(sent.ExplainQuery)
-def explain(request: HttpRequest, query: Query[sent.ExplainQuery]) -> HttpResponse:
-    """Whose a port is, what listens there, and the one safe next step."""
-    about = {"hostname": query.hostname, "protocol": query.protocol, "project": query.project}
-    found = ports_of(request).explain(int(query.port), **about)
-    return answer(payloads.explanation(found))
+@router.get("/ports/explain", response=responses({200: schemas.Explanation}, 404))
+@endpoint(ExplainQuery)
+def explain_port(request: HttpRequest, query: Query[ExplainQuery]) -> HttpResponse:
+    """Explain whose a port is, what listens on it, and the one safe next step."""
+    explanation = explain.explain(context_of(request), **dict(query))
+    return respond(schemas.Explanation.of(explanation).dump())
 
 
-@router.get("/ports", response=answers({200: shown.Allocations}, 404))
-@door(sent.PortsQuery)
-def list_ports(request: HttpRequest, query: Query[sent.PortsQuery]) -> HttpResponse:
-    """Allocations and reservations, in port order; those that are held, unless a status is named."""
-    rows = ports_of(request).list(
+@router.get("/ports", response=responses({200: Allocations}, 404))
+@endpoint(PortsQuery)
+def list_ports(request: HttpRequest, query: Query[PortsQuery]) -> HttpResponse:
+    """List allocations and reservations in port order: those that are held, unless you name a status."""
+    rows = queries.list_allocations(
+        context_of(request),
         query.project,
         status=query.status,
-        hostname=query.host,
+        hostname=query.hostname,
         protocol=query.protocol,
-        service=query.service,
-        text=query.q or "",
+        service_name=query.service_name,
+        text=query.text or "",
     )
-    return paged(request, rows, IN_PORT_ORDER, payloads.allocation, query)
+    return respond_page(request, rows, PORT_ORDER, schemas.Allocation.of, query)
+
+
+def _status_for(rows: list[PortAllocation]) -> int:
+    if any(a.status == Status.PENDING for a in rows):
+        return 202
+    return 201 if any(a.created for a in rows) else 200
 
 
 @router.post(
     "/ports",
-    response=answers(dict.fromkeys((200, 201, 202), shown.Allocated), *IDEMPOTENT, 403, 404, 409, body=True),
+    response=responses(dict.fromkeys((200, 201, 202), schemas.NewAllocation), *IDEMPOTENT, 403, 404, 409, body=True),
 )
-@door()
-def allocate(
-    request: HttpRequest,
-    body: sent.Allocate,
-    idempotency_key: IdempotencyKey = None,
-) -> HttpResponse:
-    """Give a service its port: 200 the one it has, 201 a new one, 202 one that a person has to approve. Safe to
-    repeat, unless new is true."""
-    ports = ports_of(request)
+@endpoint()
+def allocate(request: HttpRequest, body: Allocate, idempotency_key: IdempotencyKey = None) -> HttpResponse:
+    """Return a service's port: 200 for the one it has, 201 for a new one, 202 for one that a person has to approve.
 
-    def do() -> tuple[Mapping[str, Any], int, str]:
-        wanted = body.wanted()
+    The request is safe to repeat, unless new is true.
+    """
+
+    def run() -> Result:
+        context, spec = context_of(request), body.spec()
         if body.adopt:
-            if body.port is None:
-                raise errors.InvalidValue("adopt needs port: the one on which the service listens.", field="port")
-            given = ports.adopt(body.project, body.service, **wanted)
+            if body.port_number is None:
+                raise InvalidValue(
+                    "Adopt needs a port: name the one on which the service listens.", field="port_number"
+                )
+            allocation = allocations.adopt(context, body.project, **spec)
         elif body.new:
-            given = ports.allocate(body.project, body.service, **wanted)
+            allocation = allocations.allocate(context, body.project, **spec)
         else:
-            given = ports.get_or_allocate(body.project, body.service, **wanted)
-        status = 202 if given.status == Status.PENDING else 201 if given.created else 200
-        return payloads.allocated(given), status, reverse("api-1:port", args=[given.pk])
+            allocation = allocations.get_or_allocate(context, body.project, **spec)
+        location = reverse("api-1:port", args=[allocation.pk])
+        return Result(schemas.NewAllocation.of(allocation), _status_for([allocation]), location)
 
-    return once(request, idempotency_key, body, do)
+    return respond_once(request, idempotency_key, body, run)
 
 
 @router.post(
     "/ports/batch",
-    response=answers(dict.fromkeys((200, 201, 202), shown.ManyAllocated), *IDEMPOTENT, 403, 404, 409, body=True),
+    response=responses(dict.fromkeys((200, 201, 202), NewAllocations), *IDEMPOTENT, 403, 404, 409, body=True),
 )
-@door()
-def allocate_many(
-    request: HttpRequest,
-    body: sent.AllocateMany,
-    idempotency_key: IdempotencyKey = None,
-) -> HttpResponse:
-    """Ports for up to 500 services of a project at once, all or none; errors name the place in services. 202 where a
-    person has to approve some."""
+@endpoint()
+def allocate_many(request: HttpRequest, body: AllocateMany, idempotency_key: IdempotencyKey = None) -> HttpResponse:
+    """Return ports for up to 500 services of a project, all or none. Errors name the position in services.
 
-    def do() -> tuple[Mapping[str, Any], int, str]:
-        given = ports_of(request).allocate_many(body.project, _wishes(body.services), new=body.new)
-        made = sum(a.created for a in given)
-        pending = any(a.status == Status.PENDING for a in given)
-        status = 202 if pending else 201 if made else 200
-        return {"allocations": [payloads.allocated(a) for a in given], "created": made}, status, ""
+    The status is 202 if a person has to approve some of them.
+    """
 
-    return once(request, idempotency_key, body, do)
+    def run() -> Result:
+        rows = allocations.allocate_many(context_of(request), body.project, _specs(body.services), new=body.new)
+        created = sum(a.created for a in rows)
+        value = NewAllocations(allocations=[schemas.NewAllocation.of(a) for a in rows], created=created)
+        return Result(value, _status_for(rows))
+
+    return respond_once(request, idempotency_key, body, run)
 
 
-def _wishes(services: list[sent.Service]) -> list[Wish]:
-    wishes = []
-    for index, asked in enumerate(services):
+def _specs(services: list[Service]) -> list[AllocationSpec]:
+    specs = []
+    for index, service in enumerate(services):
         try:
-            wishes.append(wish(asked.service, **asked.wanted()))
-        except errors.PortError as refusal:
-            refusal.details["index"] = index
+            specs.append(allocation_spec(**service.spec()))
+        except PortError as error:
+            error.details["index"] = index
             raise
-    return wishes
+    return specs
 
 
-@router.post("/reservations", response=answers({201: shown.Reserved}, *IDEMPOTENT, 403, 404, 409, body=True))
-@door()
-def reserve(
-    request: HttpRequest,
-    body: sent.Reserve,
-    idempotency_key: IdempotencyKey = None,
-) -> HttpResponse:
-    """Hold a port, or a block of them, for later. DELETE /ports/{id} gives one back."""
+@router.post("/reservations", response=responses({201: Reservations}, *IDEMPOTENT, 403, 404, 409, body=True))
+@endpoint()
+def reserve(request: HttpRequest, body: Reserve, idempotency_key: IdempotencyKey = None) -> HttpResponse:
+    """Reserve a port or a block of ports for later. DELETE /ports/{id} releases one of them."""
 
-    def do() -> tuple[Mapping[str, Any], int, str]:
-        held = ports_of(request).reserve_block(
+    def run() -> Result:
+        rows = reservations.reserve_block(
+            context_of(request),
             body.project,
-            body.port,
-            body.port if body.last_port is None else body.last_port,
-            note=body.note,
+            body.port_number,
+            body.port_number if body.end_port is None else body.end_port,
+            description=body.description,
             expires_at=body.expires_at,
             hostname=body.hostname,
             protocol=body.protocol,
         )
-        location = reverse("api-1:port", args=[held[0].pk]) if len(held) == 1 else ""
-        return {"allocations": [payloads.allocation(a) for a in held]}, 201, location
+        location = reverse("api-1:port", args=[rows[0].pk]) if len(rows) == 1 else ""
+        return Result(Reservations(allocations=[schemas.Allocation.of(a) for a in rows]), 201, location)
 
-    return once(request, idempotency_key, body, do)
-
-
-@router.get("/ports/{uuid:id}", url_name="port", response=answers({200: shown.Allocation}, 404))
-@door()
-def port(request: HttpRequest, id: UUID) -> HttpResponse:
-    """One allocation, held or released."""
-    rows = PortAllocation.objects.visible_to(caller_of(request)).select_related("project", "port_range")
-    found = rows.filter(pk=id).first()
-    if found is None:
-        raise errors.UnknownAllocation("There is no such allocation.", allocation=str(id))
-    return versioned(payloads.allocation(found), found.version)
+    return respond_once(request, idempotency_key, body, run)
 
 
-NAMES = {"service": "new_name"}
+@router.get("/ports/{uuid:id}", url_name="port", response=responses({200: schemas.Allocation}, 404))
+@endpoint()
+def get_port(request: HttpRequest, id: UUID) -> HttpResponse:
+    """Return one allocation, held or released."""
+    allocation = queries.get_allocation(context_of(request), id)
+    return respond_versioned(schemas.Allocation.of(allocation), allocation.version)
 
 
-@router.patch("/ports/{uuid:id}", response=answers({200: shown.Allocation}, *IF_MATCH, 403, 404, 409, body=True))
-@door()
-def change_port(
-    request: HttpRequest,
-    id: UUID,
-    body: sent.ChangeAllocation,
-    if_match: IfMatch = None,
-) -> HttpResponse:
-    """Change what an allocation says; what is not sent stays. Port, host and protocol never change."""
-    changes = {NAMES.get(name, name): value for name, value in body.model_dump(exclude_unset=True).items()}
-    saved = ports_of(request).update_allocation(id, expecting=expected(if_match), **changes)
-    return versioned(payloads.allocation(saved), saved.version)
+@router.patch("/ports/{uuid:id}", response=responses({200: schemas.Allocation}, *IF_MATCH, 403, 404, 409, body=True))
+@endpoint()
+def change_port(request: HttpRequest, id: UUID, body: ChangeAllocation, if_match: IfMatch = None) -> HttpResponse:
+    """Change the details of an allocation. Fields that you leave out stay as they are.
+
+    Port, host and protocol never change.
+    """
+    allocation = allocations.update_by_id(context_of(request), id, expected=expected_versions(if_match), **body.sent())
+    return respond_versioned(schemas.Allocation.of(allocation), allocation.version)
 
 
-@router.delete("/ports/{uuid:id}", response=answers({200: shown.Allocation}, *IF_MATCH, 403, 404, 409))
-@door()
-def release(request: HttpRequest, id: UUID, if_match: IfMatch = None) -> HttpResponse:
-    """Release an allocation or a reservation: its port is free again, its history stays. A second time is a 409."""
-    released = ports_of(request).release_allocation(id, expecting=expected(if_match))
-    return versioned(payloads.allocation(released), released.version)
+@router.delete("/ports/{uuid:id}", response=responses({200: schemas.Allocation}, *IF_MATCH, 403, 404, 409))
+@endpoint()
+def release_port(request: HttpRequest, id: UUID, if_match: IfMatch = None) -> HttpResponse:
+    """Release an allocation or a reservation. Its port is free again, and its history stays.
+
+    Releasing it a second time is refused with 409.
+    """
+    allocation = allocations.release_by_id(context_of(request), id, expected=expected_versions(if_match))
+    return respond_versioned(schemas.Allocation.of(allocation), allocation.version)

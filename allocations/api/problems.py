@@ -1,7 +1,8 @@
-"""Every refusal below /api/ as a problem (RFC 9457)."""
+"""Report every error below /api/ as a problem (RFC 9457)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -11,21 +12,25 @@ from django.http.response import HttpResponseBase
 
 from allocations.errors import PortError
 
+from .request_schemas import Input
+from .responses import FieldError, Problem
+
 CONTENT_TYPE = "application/problem+json"
 POLICIES = ("Content-Security-Policy",)
-# What Django, or the web server, answers before or after the API has its say.
+# The errors that Django or the web server reports before the API runs, or after it has failed.
 SENTENCES = {
-    400: "The request cannot be understood: look at its address, its Host header and its body.",
+    400: "The request is malformed: check its address, its Host header and its body.",
     401: "Log in, or send a valid token: Authorization: Bearer ptl_…",
-    403: "That is not permitted.",
+    403: "You may not do that.",
     404: "There is nothing at this address. See /api/docs.",
-    405: "This address does not take that method. See /api/docs.",
-    411: "Say how long the body is.",
+    405: "This address does not support that method. See /api/docs.",
+    411: "The request has no Content-Length: send the length of the body.",
     413: "The body is too large.",
-    415: "The body must be JSON: Content-Type: application/json.",
-    500: "Something broke that nobody foresaw. It is in Portal's log, under the X-Request-ID of this answer.",
+    415: "The body is not JSON: send it with Content-Type: application/json.",
+    500: "Something went wrong in Portal. Its log has the details under the X-Request-ID of this answer.",
     503: "Portal cannot answer now. Nothing was changed; try again in a moment.",
 }
+CODES = {413: "body_too_large", 415: "not_json", 503: "unavailable"}
 
 
 def problem(
@@ -33,85 +38,71 @@ def problem(
     code: str,
     detail: str,
     *,
-    errors: Sequence[Mapping[str, Any]] = (),
+    errors: Sequence[FieldError] = (),
+    details: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
-    **more: Any,
 ) -> HttpResponse:
-    """A problem.
+    """Return a problem as a response.
 
     Args:
-        code: what programs go by; `type` and `title` are made of it.
+        code: what programs rely on; `type` and `title` are made from it.
         detail: the sentence for people.
-        errors: which fields are wrong, each with `field` and `message`.
-        more: further members, of the same facts as data.
+        errors: which fields are wrong.
+        details: the same facts as data.
     """
-    body: dict[str, Any] = {
-        "type": f"urn:portal:problem:{code}",
-        "title": code.replace("_", " ").capitalize(),
-        "status": status,
-        "detail": detail,
-        "code": code,
-    }
-    if errors:
-        body["errors"] = list(errors)
-    if more:
-        body["details"] = more
-    return JsonResponse(body, status=status, content_type=CONTENT_TYPE, headers=dict(headers or {}))
+    value = Problem(
+        type=f"urn:portal:problem:{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        errors=list(errors),
+        details=dict(details or {}),
+    )
+    return JsonResponse(value.dump(), status=status, content_type=CONTENT_TYPE, headers=dict(headers or {}))
 
 
-def refused(refusal: PortError, path: str = "") -> HttpResponse:
-    """A refusal of PortManager. `details` holds the facts that `detail` tells in words.
+def problem_for_error(error: PortError, inputs: Sequence[Input] = ()) -> HttpResponse:
+    """Return the problem for a PortError.
 
     Args:
-        path: what was asked, for names that differ from one body to the other.
+        inputs: what the caller sent, so that the problem calls the field what the caller calls it.
     """
-    headers = {}
-    facts = dict(refusal.details)
-    if "retry_after" in facts:
-        headers["Retry-After"] = str(facts.pop("retry_after"))
-    errors = [{"field": field_name(refusal, path), "message": refusal.sentence}] if refusal.field else []
-    return problem(refusal.status, refusal.code, refusal.sentence, errors=errors, headers=headers, **facts)
+    details = {name: value for name, value in error.details.items() if name != "retry_after"}
+    errors = [FieldError(field=field_name(error, inputs), message=error.sentence)] if error.field else []
+    return problem(error.status, error.code, error.sentence, errors=errors, details=details, headers=error.headers)
 
 
-FIELDS = {
-    "service_name": "service",
-    "new_name": "service",
-    "service_type": "serviceType",
-    "type": "serviceType",
-    "cloudflare_hostname": "cloudflareHostname",
-    "expires_at": "expiresAt",
-    "host": "hostname",
-    "start port": "start",
-    "end port": "end",
-}
+def field_name(error: PortError, inputs: Sequence[Input] = ()) -> str:
+    """Return the caller's name for the refused field, such as `port`, or `services.3.port` for one of many services.
+
+    It comes from the schemas of the request. If the request has no such field, it is the field's name in answers or,
+    for a header, the name of the header.
+    """
+    schemas = [type(value) for value in inputs]
+    index = error.details.get("index")
+    if index is not None:
+        for schema in schemas:
+            if name := schema.published_item_name(error.field, index):
+                return name
+    for schema in schemas:
+        if name := schema.published_name(error.field):
+            return name
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), error.field)
 
 
-# A project is called by its `name` where it is the thing itself, and so is a range.
-FIELDS_OF = {
-    "/api/projects": {"project": "name"},
-    "/api/ranges": {"range": "name"},
-    "/api/reservations": {"start port": "lastPort", "end port": "lastPort"},
-}
-
-
-def field_name(refusal: PortError, path: str = "") -> str:
-    """The field as the API calls it; of many services at once with its place."""
-    own = next((names for start, names in FIELDS_OF.items() if path.startswith(start)), {})
-    name = own.get(refusal.field) or FIELDS.get(refusal.field, refusal.field)
-    return f"services.{refusal.details['index']}.{name}" if "index" in refusal.details else name
-
-
-def plain(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """A problem of which no more is known than its status."""
-    code = {413: "body_too_large", 415: "not_json", 503: "unavailable"}.get(status) or (
-        HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
-    )
-    return problem(status, code, SENTENCES.get(status, f"{HTTPStatus(status).phrase}."), headers=headers)
+def problem_for_status(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the problem for an error of which only the status is known."""
+    phrase = HTTPStatus(status).phrase
+    code = CODES.get(status) or re.sub("[ -]", "_", phrase.lower())
+    return problem(status, code, SENTENCES.get(status, f"{phrase}."), headers=headers)
 
 
 class ProblemsMiddleware:
-    """Turns every error page below /api/ into a problem: an unknown address, a wrong method, a crash. Answers HEAD, as
-    uptime monitors ask, as GET without the body (RFC 9110, 9.3.2)."""
+    """Turn every error page below /api/ into a problem: an unknown address, a wrong method, a crash.
+
+    It also answers HEAD, which uptime monitors send, as GET without the body (RFC 9110, 9.3.2).
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -120,17 +111,19 @@ class ProblemsMiddleware:
         is_head = request.method == "HEAD" and request.path.startswith("/api/")
         if is_head:
             request.method = "GET"
-        response = self._problem_or(request, self.get_response(request))
+        response = self._as_problem(request, self.get_response(request))
         if is_head and isinstance(response, HttpResponse):
             response["Content-Length"] = str(len(response.content))
             response.content = b""
         return response
 
     @staticmethod
-    def _problem_or(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    def _as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         is_error = response.status_code >= HTTPStatus.BAD_REQUEST
-        is_answer = response.get("Content-Type", "") in (CONTENT_TYPE, "application/json")
-        if not request.path.startswith("/api/") or not is_error or is_answer:
+        is_json = response.get("Content-Type", "") in (CONTENT_TYPE, "application/json")
+        if not request.path.startswith("/api/") or not is_error or is_json:
             return response
         kept = {name: value for name, value in response.items() if not name.startswith("Content-")}
-        return plain(response.status_code, kept | {n: response[n] for n in POLICIES if n in response})
+        return problem_for_status(
+            response.status_code, kept | {name: response[name] for name in POLICIES if name in response}
+        )

@@ -1,1 +1,1 @@
-"""The MCP server: agents get ports that nobody else has (spec section 7)."""
+"""The MCP server, through which agents get ports."""

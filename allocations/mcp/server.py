@@ -1,169 +1,177 @@
-"""The official SDK's server, with refusals that a model can act on and a list of tools that costs it little."""
+"""The MCP server, built on the official SDK, with errors that a model can act on."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import Error as DatabaseFault
 from django.db import close_old_connections, connection
 from mcp.server import MCPServer
-from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.context import Context as CallContext
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
-from mcp_types import CallToolResult, InputRequiredResult, TextContent
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import ValidationError
 
-from allocations import words
 from allocations.errors import PortError
-from allocations.ports import PortManager
-from allocations.ports.refusals import refusal_of
+from allocations.ports import Context
+from allocations.ports.db_errors import translated
+from allocations.ports.rate_limits import count_request
+from allocations.schemas import Output
+from allocations.text import did_you_mean, quoted
+
+from .results import shorten
+from .tool_schemas import input_schema, output_schema
 
 T = TypeVar("T")
 INSTRUCTIONS = (
-    "Portal gives every service on these machines a port that nobody else has: ask get-port before you bind a port, "
-    "and bind the port it answers. "
-    "Keep that port in the service's configuration; get-port is safe to repeat and answers the same port every time. "
-    "If an address is in use, ask explain-port whose it is: it is no bug in the code that you are working on. "
+    "Portal assigns every service on these machines a port of its own: call get-port before you bind a port, and bind "
+    "the port that it returns. "
+    "Keep that port in the service's configuration; get-port is safe to repeat and returns the same port every time. "
+    "If an address is in use, call explain-port to learn whose it is: it is not a bug in the code that you are working "
+    "on. "
     "Never stop, kill or reconfigure a process that you did not start. "
     "On a conflict do what the answer names as the next step, and if it says that a person must decide, ask them."
 )
-# Finds who asks: over HTTP known by then, over stdio looked up for each call, because a token may be revoked meanwhile.
-asking: ContextVar[Callable[[], PortManager]] = ContextVar("asking")
+# How many changes a call counts as in the rate limits.
+COSTS = {"change": 1, "audit": 10}
+# Returns the context of the caller. Over HTTP it is known when a call arrives. Over stdio it is looked up for each
+# call, because the token may be revoked while the session lasts.
+current_context: ContextVar[Callable[[], Context]] = ContextVar("current_context")
 
 
 def in_database(function: Callable[..., T]) -> Callable[..., Any]:
-    """Make a function that reads the database awaitable: in the one thread whose connections are closed afterwards.
+    """Return an awaitable version of a function that uses the database. It raises database errors as PortErrors.
 
-    The SDK would run a plain function in threads of its own, and nobody would close what it opens there.
+    It runs in the one thread whose connections are closed afterwards. The SDK would run it in threads of its own, and
+    nobody would close the connections that it opens there.
     """
 
     def run(*args: Any, **kwargs: Any) -> T:
-        _release()
+        _close_old_connections()
         try:
-            return function(*args, **kwargs)
+            with translated():
+                return function(*args, **kwargs)
         finally:
-            _release()
+            _close_old_connections()
 
     return sync_to_async(run, thread_sensitive=True)
 
 
-def _release() -> None:
-    if not connection.in_atomic_block:  # inside a test's transaction: leave it alone
+def _close_old_connections() -> None:
+    if not connection.in_atomic_block:  # leave the transaction of a test alone
         close_old_connections()
 
 
-async def answer(do: Callable[[PortManager], Mapping[str, Any]], *, cost: int = 0) -> CallToolResult:
-    """Do something in the name of who asks, and give the result as structured content and as text.
-
-    Args:
-        cost: how many changes it counts for in the limit of requests; 0: it only reads.
+async def run_in_context(function: Callable[[Context], T]) -> T:
+    """Call a function with the context of the caller, and return its result.
 
     Raises:
-        ToolError: PortManager refused; its sentence is what the model reads.
+        PortError: the caller was refused, or the function raised it.
     """
-    who = asking.get()
+    get_context = current_context.get()
+    value: T = await in_database(lambda: function(get_context()))()
+    return value
 
-    def run() -> Mapping[str, Any]:
-        try:
-            ports = who()
-            if cost:
-                kind = "change" if cost == 1 else "audit"
-                ports.count_request(kind, settings.PORTAL_RATE_LIMIT // cost)
-            return do(ports)
-        except PortError as refusal:
-            raise ToolError(refusal.sentence) from refusal
-        except DatabaseFault as fault:
-            known = refusal_of(fault)
-            if known is None:
-                raise
-            raise ToolError(known.sentence) from fault
 
-    found = await in_database(run)()
-    text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=dict(found))
+async def answer(function: Callable[[Context], Output], *, counts_as: str = "") -> CallToolResult:
+    """Call a function with the context of the caller, and return its result as structured content and as text.
+
+    Args:
+        counts_as: what the call counts as in the rate limits: change or audit. Empty if it only reads.
+
+    Raises:
+        ToolError: a PortError was raised. The model reads its sentence.
+    """
+
+    def run(context: Context) -> dict[str, Any]:
+        if counts_as:
+            count_request(context, counts_as, settings.PORTAL_RATE_LIMIT // COSTS[counts_as])
+        return shorten(function(context).dump())
+
+    try:
+        value = await run_in_context(run)
+    except PortError as error:
+        raise ToolError(error.sentence) from error
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=value)
 
 
 class PortalServer(MCPServer):
-    """Refuses unknown arguments by name, and says of a failure only what was wrong and what to do next."""
+    """A server that refuses unknown arguments by name, and whose errors say only what is wrong and what to do next."""
+
+    def operation(
+        self,
+        name: str,
+        result: type[Output],
+        *,
+        reads: bool = False,
+        destroys: bool = False,
+        repeats: bool = False,
+        unlisted: Container[str] = (),
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a function as a tool.
+
+        Args:
+            name: the name of the tool; its description is the docstring.
+            result: the schema of its result.
+            reads: whether it changes nothing.
+            destroys: whether it removes something.
+            repeats: whether repeating the call changes nothing more.
+            unlisted: members of the result that its published schema does not list, to keep it short.
+        """
+        annotations = ToolAnnotations(
+            read_only_hint=reads, destructive_hint=destroys, idempotent_hint=reads or repeats, open_world_hint=False
+        )
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            description = " ".join((function.__doc__ or "").split())
+            self.add_tool(function, name, description=description, annotations=annotations, structured_output=False)
+            tool = next(t for t in self._tool_manager.list_tools() if t.name == name)
+            tool.parameters = input_schema(tool.fn_metadata.arg_model)
+            tool.fn_metadata.output_schema = output_schema(result, unlisted)
+            return function
+
+        return register
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
+        self, name: str, arguments: dict[str, Any], context: CallContext[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         try:
             return await super().call_tool(name, arguments, context)
         except UnexpectedToolError:
-            raise  # a bug: the log has it, the model does not
-        except ToolError as failure:
-            return CallToolResult(
-                content=[TextContent(type="text", text=self._told(name, arguments, failure))], is_error=True
-            )
+            raise  # a bug: the log gets the details, the model does not
+        except ToolError as error:
+            text = self._error_text(name, error)
+            return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
-    def _told(self, name: str, arguments: Mapping[str, Any], failure: ToolError) -> str:
-        cause = failure.__cause__
+    def _error_text(self, name: str, error: ToolError) -> str:
+        cause = error.__cause__
         if isinstance(cause, ToolError):
             return str(cause)
         tool = self._tool_manager.get_tool(name)
         if tool is None:
             names = [t.name for t in self._tool_manager.list_tools()]
-            near = words.nearest(name, names)
-            return f"There is no tool {name[:60]!r}. " + (f"Did you mean {words.either(near)}?" if near else "")
+            return f"There is no tool {quoted(name)}. {did_you_mean(name, names)}".rstrip()
         if isinstance(cause, ValidationError):
-            known = list(tool.parameters.get("properties", {}))
-            return " ".join(_wrong(error, known) for error in cause.errors()[:5]) + f" {name} takes {_listed(tool)}."
-        return str(failure)
+            sentences = [_argument_error(e, list(tool.parameters["properties"])) for e in cause.errors()[:5]]
+            return f"{' '.join(sentences)} {name} takes {_list_arguments(tool.parameters)}."
+        return str(error)
 
 
-def _wrong(error: Any, known: list[str]) -> str:
-    field = ".".join(str(part) for part in error["loc"])[:60]
+def _argument_error(error: Mapping[str, Any], names: list[str]) -> str:
+    argument = ".".join(str(part) for part in error["loc"])[:60]
     if error["type"] == "extra_forbidden":
-        near = words.nearest(field, known)
-        return f"{field} is no argument of this tool{f': did you mean {near[0]}?' if near else '.'}"
+        return f"{argument} is not an argument of this tool. {did_you_mean(argument, names)}".rstrip()
     if error["type"] == "missing":
-        return f"{field} is missing."
-    return f"{field} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}."
+        return f"{argument} is missing."
+    return f"{argument} is wrong: {error['msg'][0].lower()}{error['msg'][1:]}."
 
 
-def _listed(tool: Any) -> str:
-    required = set(tool.parameters.get("required", ()))
-    return ", ".join(n if n in required else f"[{n}]" for n in tool.parameters.get("properties", {}))
-
-
-def tighten(server: MCPServer) -> None:
-    """Refuse unknown arguments, and tell of the tools in as few words as their schemas allow."""
-    for tool in server._tool_manager.list_tools():
-        arguments = tool.fn_metadata.arg_model
-        arguments.model_config["extra"] = "forbid"
-        arguments.model_rebuild(force=True)
-        tool.description = " ".join(tool.description.split())
-        tool.parameters = compact(arguments.model_json_schema(by_alias=True))
-        if tool.fn_metadata.output_schema is not None:
-            tool.fn_metadata.output_schema = compact(tool.fn_metadata.output_schema, nulls=True)
-
-
-def compact(schema: Any, *, nulls: bool = False) -> Any:
-    """The same schema without titles, and without null where an argument can be left out as well.
-
-    Args:
-        nulls: keep null, as answers need it.
-    """
-    if isinstance(schema, Sequence) and not isinstance(schema, str):
-        return [compact(item, nulls=nulls) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    kept = {k: v for k, v in schema.items() if k != "title" or not isinstance(v, str)}
-    choices = [c for c in kept.get("anyOf", ()) if c != {"type": "null"}]
-    if len(choices) == 1:
-        del kept["anyOf"]
-        kept = {**choices[0], **kept}
-        if nulls:
-            kept["type"] = [kept["type"], "null"]
-    if kept.get("additionalProperties") not in (None, False):
-        del kept["additionalProperties"]
-    kept.pop("$defs", None)  # of JSON values, which are anything
-    if nulls or kept.get("default", ...) is None:
-        kept.pop("default", None)
-    return {k: compact(v, nulls=nulls) for k, v in kept.items()}
+def _list_arguments(schema: Mapping[str, Any]) -> str:
+    """Return the names of a tool's arguments, with the optional ones in brackets."""
+    required = schema.get("required", ())
+    return ", ".join(name if name in required else f"[{name}]" for name in schema["properties"])

@@ -1,1 +1,1 @@
-"""Figures as ratios from one interleaved run: `make bench`, or `python -m tests.benchmarks NAME …` for some."""
+"""Benchmarks: `make bench` runs all of them, and `python -m tests.benchmarks NAME …` runs some."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [allocator manager audit home api]`."""
+"""Run benchmarks: `python -m tests.benchmarks [allocator manager audit home api]`."""
 
 import sys
 from collections.abc import Callable
@@ -16,9 +16,9 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
 
 
 def main(names: list[str]) -> None:
-    """Run those, or all."""
+    """Run the named benchmarks, or all of them."""
     if unknown := set(names) - set(BENCHMARKS):
-        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}: name some of {', '.join(BENCHMARKS)}.")
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}. Choose from {', '.join(BENCHMARKS)}.")
     print(f"Ratios of medians of {ROUNDS} interleaved rounds.")
     with scratch_portal():
         for name in names or BENCHMARKS:

@@ -1,4 +1,4 @@
-"""allocate_port against plain single-row inserts into the same table on the same server. Allocating alone is timed."""
+"""Compare allocate_port with plain single-row inserts into the same table on the same server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALLOCATE = """
 SELECT port_number FROM bench_keys k, allocate_port(k.project, k.range, 's' || :client_id || '-' || :i, '')
  WHERE k.n = :n;
 """
-# The ports are handed out beforehand: client by client, so that no two collide.
+# The port is calculated from the number of the client, so that no two inserts collide.
 INSERT = """
 \\set i :i + 1
 \\set m :client_id * :per + :i
@@ -26,14 +26,14 @@ SELECT k.project, k.range, k.first + :offset, 's' || :client_id || '-' || :i FRO
 
 
 def make_room() -> None:
-    """Nothing is held, and ranges with a history, which stay, are as small as can be, below 4000."""
+    """Release everything, and shrink all ranges to one port below 4000. Ranges with a history cannot be deleted."""
     sql("UPDATE port_allocations SET status = 'released' WHERE status <> 'released'")
     for n, (pk,) in enumerate(sql("SELECT id FROM port_ranges ORDER BY start_port"), start=1):
         sql("UPDATE port_ranges SET start_port = %s, end_port = %s WHERE id = %s", n, n, pk)
 
 
 def ranges(count: int, size: int, held: int) -> None:
-    """So many projects with a range each, of which the first ports are held."""
+    """Create `count` projects with a range of `size` ports each, of which the first `held` are allocated."""
     sql("DROP TABLE IF EXISTS bench_keys")
     make_room()
     tag = f"bench{next(RUNS)}"
@@ -64,7 +64,7 @@ CLEAN = (
 
 
 def clean() -> None:
-    """As before the round: what it held is released, and the dead index entries are gone."""
+    """Release the allocations of a round, and remove the dead index entries that it left."""
     for statement in CLEAN:
         sql(statement)
 
@@ -74,11 +74,11 @@ def compare(what: str, goal: str, count: int, size: int, held: int, clients: int
         "allocate": ALLOCATE.format(ranges=count),
         "insert": INSERT.format(ranges=count, held=held),
     }
-    found = interleaved(
+    rates = interleaved(
         {n: lambda s=s: pgbench(s, clients=clients, transactions=each) for n, s in scripts.items()},  # type: ignore[misc]
         clean,
     )
-    rate, plain = found["allocate"], found["insert"]
+    rate, plain = rates["allocate"], rates["insert"]
     line(f"{what}, {clients} clients", rate / plain, goal, f"{rate:.0f}/s against {plain:.0f}/s")
 
 

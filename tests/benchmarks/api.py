@@ -1,4 +1,4 @@
-"""POST /api/ports through gunicorn with two workers, against the plainest view that answers the same JSON."""
+"""POST /api/ports through gunicorn with two workers, compared with the simplest view that returns the same JSON."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from allocations.ports import PortManager, projects, tokens
+
 from . import allocator
 from .harness import interleaved, line, sql
 
 PORT, SECONDS, CONNECTIONS = 3999, 4, 8
 ROOT = Path(__file__).resolve().parents[2]
-# Each request of `new` is for a service that nobody has asked for yet.
+# Each request of `new` is for a service that has no port yet.
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer %s"
-local made, run = 0, "%s"
+local count, run = 0, "%s"
 request = function()
-  made = made + 1
-  local name = run == "" and "known" or ("s-" .. run .. "-" .. tostring(wrk):sub(-6) .. "-" .. made)
+  count = count + 1
+  local name = run == "" and "known" or ("s-" .. run .. "-" .. tostring(wrk):sub(-6) .. "-" .. count)
   return wrk.format(nil, nil, nil, '{"project": "bench", "service": "' .. name:gsub("[^a-z0-9-]", "") .. '"}')
 end
 """
@@ -37,20 +39,18 @@ times: dict[str, list[str]] = {}
 
 def run() -> None:
     if shutil.which("wrk") is None:
-        print("wrk is missing (apt-get install wrk): POST /api/ports is not measured.", file=sys.stderr)
+        print("wrk is not installed (apt-get install wrk): POST /api/ports is not measured.", file=sys.stderr)
         return
-    from allocations.ports import PortManager
-
     allocator.make_room()
     ports = PortManager(actor="bench")
-    ports.add_project("bench", size=50_000, start=10_000)
-    known = ports.get_or_allocate("bench", "known")
-    secret = ports.create_token("bench", role="operator")[1]
+    projects.add(ports.context, "bench", size=50_000, start_port=10_000)
+    allocation = ports.get_or_allocate("bench", "known")
+    secret = tokens.create(ports.context, "bench", role="operator")[1]
     rounds = iter(range(1_000_000))
     with served():
-        found = interleaved(
+        rates = interleaved(
             {
-                "yardstick": lambda: wrk("yardstick", f"/yardstick/{known.pk}", ""),
+                "yardstick": lambda: wrk("yardstick", f"/yardstick/{allocation.pk}", ""),
                 "existing": lambda: wrk("existing", "/api/ports", SCRIPT % (secret, "")),
                 "new": lambda: wrk("new", "/api/ports", SCRIPT % (secret, f"r{next(rounds)}")),
             },
@@ -59,12 +59,12 @@ def run() -> None:
             ),
         )
     for name, goal in (("existing", ">= 0.7"), ("new", ">= 0.5")):
-        detail = f"{found[name]:.0f}/s against {found['yardstick']:.0f}/s; p50/p99 {', '.join(times[name][-1:])}"
-        line(f"POST /api/ports, {name}, against one query by key", found[name] / found["yardstick"], goal, detail)
+        detail = f"{rates[name]:.0f}/s against {rates['yardstick']:.0f}/s; p50/p99 {', '.join(times[name][-1:])}"
+        line(f"POST /api/ports, {name}, against one query by key", rates[name] / rates["yardstick"], goal, detail)
 
 
 def wrk(name: str, address: str, script: str) -> float:
-    """Requests per second of that address; a refusal ends the benchmark."""
+    """Return the number of requests per second to an address. A refusal ends the benchmark."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
@@ -78,7 +78,7 @@ def wrk(name: str, address: str, script: str) -> float:
             text=True,
             check=True,
         )
-    # A time-out (over 2 s) of a busy machine is only slow; a refusal is an error.
+    # A time-out (over 2 s) only means that the machine is busy. A refusal is an error.
     if "Non-2xx" in done.stdout or re.search(r"(connect|read|write) [1-9]", done.stdout):
         sys.exit(done.stdout)
     times.setdefault(name, []).append("/".join(latencies(done.stdout)))
@@ -87,13 +87,13 @@ def wrk(name: str, address: str, script: str) -> float:
     return float(rate[1])
 
 
-def latencies(told: str) -> list[str]:
-    """p50 and p99 of wrk's report: of the lines of its latency distribution, which hold nothing else.
+def latencies(report: str) -> list[str]:
+    """Return p50 and p99 from the latency distribution in a report of wrk.
 
-    The thread statistics above them have a column of percentages, too, and 60.50% there ends like 50%.
+    Whole lines are matched, because the thread statistics contain percentages too, and 60.50% ends with 50%.
     """
-    found = (re.search(rf"^\s+{p}%\s+(\S+)$", told, re.MULTILINE) for p in (50, 99))
-    return [match[1] if match else "?" for match in found]
+    matches = (re.search(rf"^\s+{p}%\s+(\S+)$", report, re.MULTILINE) for p in (50, 99))
+    return [match[1] if match else "?" for match in matches]
 
 
 @contextmanager

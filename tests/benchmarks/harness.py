@@ -1,4 +1,4 @@
-"""A Portal of its own to measure on, pgbench, and medians of interleaved rounds."""
+"""A temporary Portal to measure, pgbench, and medians of interleaved rounds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROUNDS = 5
 
 @contextmanager
 def scratch_portal() -> Iterator[None]:
-    """A migrated, empty Portal on an embedded PostgreSQL of its own; nothing of it is left."""
-    # /var/tmp: as root the server runs as `nobody`, who must be able to reach it.
+    """Provide an empty, migrated Portal with its own embedded PostgreSQL server, and remove it afterwards."""
+    # In /var/tmp, because root runs the server as `nobody`, who must be able to enter the directory.
     home = Path(tempfile.mkdtemp(prefix="portal-bench-", dir="/var/tmp"))
     os.environ |= {"PORTAL_HOME": str(home), "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "portal.settings"}
     import django
@@ -34,7 +34,7 @@ def scratch_portal() -> Iterator[None]:
 
     try:
         call_command("migrate", verbosity=0)
-        sql("SET statement_timeout = 0")  # a million rows take their time
+        sql("SET statement_timeout = 0")  # inserting a million rows takes a while
         yield
     finally:
         Server(home).stop()
@@ -42,7 +42,7 @@ def scratch_portal() -> Iterator[None]:
 
 
 def sql(text: str, *values: object) -> list[tuple[object, ...]]:
-    """Run one statement."""
+    """Run one statement, and return its rows."""
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -51,12 +51,18 @@ def sql(text: str, *values: object) -> list[tuple[object, ...]]:
 
 
 def pgbench(script: str, *, clients: int, transactions: int) -> float:
-    """Transactions per second of a pgbench script, run so often by each client over prepared statements."""
+    """Run a pgbench script with prepared statements, and return the transactions per second.
+
+    Args:
+        script: the script of one transaction.
+        clients: the number of concurrent clients.
+        transactions: how often each client runs the script.
+    """
     from django.db import connection
 
     from portal.embedded.server import bin_dir
 
-    given = connection.settings_dict
+    database = connection.settings_dict
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -65,35 +71,43 @@ def pgbench(script: str, *, clients: int, transactions: int) -> float:
                 *(str(bin_dir() / "pgbench"), "--no-vacuum", "--protocol=prepared", "--max-tries=1"),
                 *(f"--client={clients}", f"--jobs={min(clients, 2)}", f"--transactions={transactions}"),
                 *("--define=i=0", f"--define=per={transactions}", f"--file={file.name}"),
-                *("-h", str(given["HOST"]), "-p", str(given["PORT"]), "-U", str(given["USER"]), str(given["NAME"])),
+                *(
+                    "-h",
+                    str(database["HOST"]),
+                    "-p",
+                    str(database["PORT"]),
+                    "-U",
+                    str(database["USER"]),
+                    str(database["NAME"]),
+                ),
             ],
             capture_output=True,
             text=True,
         )
-    found = re.search(r"tps = ([0-9.]+) \(without", done.stdout)
-    if done.returncode or not found:
+    rate = re.search(r"tps = ([0-9.]+) \(without", done.stdout)
+    if done.returncode or not rate:
         sys.exit(done.stderr)
-    return float(found[1])
+    return float(rate[1])
 
 
 def interleaved(arms: dict[str, Callable[[], float]], between: Callable[[], object]) -> dict[str, float]:
-    """The median of each arm over rounds in which they take turns; `between` puts everything back."""
+    """Return the median of each arm over rounds in which they take turns. `between` runs before each measurement."""
     figures: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(ROUNDS):
         for name, arm in arms.items():
             between()
             figures[name].append(arm())
-    return {name: statistics.median(found) for name, found in figures.items()}
+    return {name: statistics.median(values) for name, values in figures.items()}
 
 
 def seconds(work: Callable[[], object], times: int = 1) -> float:
-    """How long it takes on average."""
-    begun = time.perf_counter()
+    """Return how many seconds `work` takes on average."""
+    started_at = time.perf_counter()
     for _ in range(times):
         work()
-    return (time.perf_counter() - begun) / times
+    return (time.perf_counter() - started_at) / times
 
 
 def line(what: str, ratio: float, goal: str, detail: str) -> None:
-    """One figure."""
+    """Print one result."""
     print(f"{what:58} {ratio:6.2f}   goal {goal:9} {detail}", flush=True)

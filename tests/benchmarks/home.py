@@ -1,4 +1,4 @@
-"""The home page with 1,000 projects and 100,000 allocations."""
+"""Measure the home page with 1,000 projects and 100,000 allocations."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ def run() -> None:
         sql("VACUUM ANALYZE")
         small = cost(client)
         fill()
-        found = cost(client)
+        large = cost(client)
         queries = count(client)
     ((projects, held),) = sql(
         "SELECT (SELECT count(*) FROM projects), (SELECT count(*) FROM port_allocations WHERE status <> 'released')"
     )
     line(
         f"home page, {projects} projects, {held} allocations, against 1,000",
-        found / small,
+        large / small,
         "",
-        f"{found * 1000:.0f} ms against {small * 1000:.0f} ms on the server, {queries} queries",
+        f"{large * 1000:.0f} ms against {small * 1000:.0f} ms on the server, {queries} queries",
     )
 
 
 def _without_static_files() -> list[str]:
-    """The benchmark has collected none, and asks for none."""
+    """Return the middleware without that for static files, which the benchmark neither collects nor requests."""
     from django.conf import settings
 
     return [name for name in settings.MIDDLEWARE if "StaticFiles" not in name]
 
 
 def fill() -> None:
-    """100,000 allocations on 60,000 ports, some on a second host; and projects without any."""
+    """Create 100,000 allocations on 60,000 ports, some of them on a second host, and 400 projects without ports."""
     allocator.ranges(600, 100, 0)
     sql("INSERT INTO projects (name) SELECT 'more-' || g FROM generate_series(1, 400) g")
     for host, count in (("localhost", 100), ("web-1", 67)):
@@ -58,13 +58,13 @@ def fill() -> None:
 
 
 def cost(client: Any) -> float:
-    """Seconds that the server takes for the page."""
+    """Return how many seconds the server takes to render the page."""
     assert b"held" in client.get("/").content
     return statistics.median(seconds(lambda: client.get("/")) for _ in range(ROUNDS))
 
 
 def count(client: Any) -> int:
-    """How many queries the page takes."""
+    """Return the number of queries of the page."""
     from django.db import connection
 
     queries: list[str] = []

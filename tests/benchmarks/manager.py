@@ -1,4 +1,4 @@
-"""PortManager against the bare function on the same connection, and the price of a long history."""
+"""Compare PortManager with the SQL function on the same connection, and measure the cost of a long history."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ def run() -> None:
         ports.get_or_allocate(str(name), "known")
 
     ports.get_or_allocate(str(name), "known")
-    found = interleaved(
+    medians = interleaved(
         {w.__name__: lambda w=w: seconds(w, EACH) for w in (bare, managed, again)},  # type: ignore[misc]
         allocator.clean,
     )
-    detail = f"{found['managed'] * 1000:.2f} ms against {found['bare'] * 1000:.2f} ms"
-    line("PortManager.allocate against the function", found["bare"] / found["managed"], ">= 0.5", detail)
-    detail = f"{found['again'] * 1000:.2f} ms"
-    line("get_or_allocate of a known service against the function", found["bare"] / found["again"], "", detail)
+    detail = f"{medians['managed'] * 1000:.2f} ms against {medians['bare'] * 1000:.2f} ms"
+    line("PortManager.allocate against the function", medians["bare"] / medians["managed"], ">= 0.5", detail)
+    detail = f"{medians['again'] * 1000:.2f} ms"
+    line("get_or_allocate of a known service against the function", medians["bare"] / medians["again"], "", detail)
     history(str(project), str(port_range), number)
 
 
 def history(project: str, port_range: str, number: itertools.count[int]) -> None:
-    """What a million released rows cost: two databases, alike but for their history, take turns."""
+    """Measure the cost of a million released rows, with two databases that differ only in their history."""
     released(project, port_range, 1_000)
     with copied("young") as young, database("portal") as old:
         released(project, port_range, 1_000_000)
 
         def one(session: psycopg.Connection[Any]) -> None:
-            given = (project, port_range, f"s{next(number)}")
-            session.execute("SELECT * FROM allocate_port(%s, %s, %s, '')", given)
+            arguments = (project, port_range, f"s{next(number)}")
+            session.execute("SELECT * FROM allocate_port(%s, %s, %s, '')", arguments)
 
         def clean() -> None:
             for session in (young, old):
@@ -61,32 +61,32 @@ def history(project: str, port_range: str, number: itertools.count[int]) -> None
                     session.execute(statement)
 
         arms = {"young": young, "old": old}
-        found = interleaved({n: lambda s=s: seconds(lambda: one(s), EACH) for n, s in arms.items()}, clean)  # type: ignore[misc]
+        medians = interleaved({n: lambda s=s: seconds(lambda: one(s), EACH) for n, s in arms.items()}, clean)  # type: ignore[misc]
     line(
         "cost at 1,000,000 released rows against 1,000",
-        found["old"] / found["young"],
+        medians["old"] / medians["young"],
         "<= 1.2",
-        f"{found['old'] * 1000:.2f} ms against {found['young'] * 1000:.2f} ms",
+        f"{medians['old'] * 1000:.2f} ms against {medians['young'] * 1000:.2f} ms",
     )
 
 
 @contextmanager
 def database(name: str) -> Iterator[psycopg.Connection[Any]]:
-    """A session on a database of the server."""
+    """Connect to a database of the server."""
     from django.db import connection
 
-    given = connection.settings_dict
-    place = {"host": given["HOST"], "port": given["PORT"], "user": given["USER"]}
-    with psycopg.connect(dbname=name, autocommit=True, **place) as session:
+    server = connection.settings_dict
+    address = {"host": server["HOST"], "port": server["PORT"], "user": server["USER"]}
+    with psycopg.connect(dbname=name, autocommit=True, **address) as session:
         yield session
 
 
 @contextmanager
 def copied(name: str) -> Iterator[psycopg.Connection[Any]]:
-    """A session on a copy of the database as it is now."""
+    """Copy the database, and connect to the copy."""
     from django.db import connection
 
-    connection.close()  # a template has no sessions
+    connection.close()  # a template must not have sessions
     with database("postgres") as session:
         session.execute(f"CREATE DATABASE {name} TEMPLATE portal")
         with database(name) as copy:
@@ -95,14 +95,14 @@ def copied(name: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def released(project: str, port_range: str, rows: int) -> None:
-    """Bring the history to so many released rows: born held in real life, so the guards look away here."""
-    sql("SET statement_timeout = 0")  # a million rows take their time
-    ((there,),) = sql("SELECT count(*) FROM port_allocations WHERE status = 'released'")
+    """Extend the history to `rows` released rows, without the triggers, which refuse to insert released rows."""
+    sql("SET statement_timeout = 0")  # inserting a million rows takes a while
+    ((count,),) = sql("SELECT count(*) FROM port_allocations WHERE status = 'released'")
     sql("ALTER TABLE port_allocations DISABLE TRIGGER USER")
     sql(
         "INSERT INTO port_allocations (project_id, port_range_id, port_number, service_name, status, released_at) "
         "SELECT %s, %s, 4000 + g %% 1000, 'old-' || g %% 5000, 'released', now() FROM generate_series(1, %s) g",
-        *(project, port_range, max(0, rows - int(str(there)))),
+        *(project, port_range, max(0, rows - int(str(count)))),
     )
     for trigger in ("guard", "event_insert", "event_update", "no_truncate"):
         sql(f"ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_{trigger}")

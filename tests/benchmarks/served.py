@@ -1,4 +1,4 @@
-"""Settings of the server that is measured: Portal's, and beside it the plainest view that answers the same."""
+"""The settings of the server that is measured: those of Portal, with a simple view to compare with."""
 
 from portal.settings import *  # noqa: F403
 

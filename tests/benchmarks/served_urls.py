@@ -1,20 +1,20 @@
-"""Portal's addresses, and the yardstick: one query by primary key, the same JSON."""
+"""Portal's URLs, and the yardstick: a view that returns the same JSON after one query by primary key."""
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from allocations import payloads
 from allocations.models import PortAllocation
-from portal.urls import urlpatterns as portal
+from allocations.schemas import NewAllocation
+from portal.urls import urlpatterns as portal_urls
 
 
 @csrf_exempt
 @login_not_required
 def yardstick(request: HttpRequest, pk: str) -> JsonResponse:
-    found = PortAllocation.objects.select_related("project", "port_range").get(pk=pk)
-    return JsonResponse(payloads.allocated(found))
+    allocation = PortAllocation.objects.select_related("project", "port_range").get(pk=pk)
+    return JsonResponse(NewAllocation.of(allocation).dump())
 
 
-urlpatterns = [path("yardstick/<uuid:pk>", yardstick), *portal]
+urlpatterns = [path("yardstick/<uuid:pk>", yardstick), *portal_urls]

@@ -1,4 +1,4 @@
-"""What others check a server with: the protocol's conformance suite and the inspector."""
+"""The MCP server under the conformance suite of the protocol, and with the MCP Inspector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from allocations.ports import PortManager
+from allocations.ports import PortManager, tokens
 from tests import make
 from tests.node import node
 from tests.serving import gunicorn
@@ -26,28 +26,28 @@ from .conftest import FIRST
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SERVED = make.FIRST + 920
 EXPECTED = Path(__file__).with_name("conformance.yml")
-# What holds for any server, whatever its tools are.
+# Scenarios that every server must pass, whatever its tools are.
 FOR_ANY_SERVER = {
     *("server-initialize", "ping", "tools-list", "tools-call-simple-text", "tools-call-error"),
     *("resources-list", "prompts-list", "dns-rebinding-protection"),
 }
 
 
-class Bearer(BaseHTTPRequestHandler):
-    """Passes a request on with a token; all else, Host and Origin among it, as it came."""
+class BearerProxy(BaseHTTPRequestHandler):
+    """Forward requests with a token added. Everything else stays the same, including Host and Origin."""
 
     secret = ""
 
     def do_POST(self) -> None:
-        self.pass_on()
+        self.forward()
 
     def do_GET(self) -> None:
-        self.pass_on()
+        self.forward()
 
     def do_DELETE(self) -> None:
-        self.pass_on()
+        self.forward()
 
-    def pass_on(self) -> None:
+    def forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         web = http.client.HTTPConnection("127.0.0.1", SERVED, timeout=30)
         web.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -71,10 +71,10 @@ class Bearer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def with_a_token(ports: PortManager) -> Iterator[str]:
-    """The address of a server that asks for no token: conformance has none to send."""
-    Bearer.secret = ports.create_token("conformance", role="operator")[1]
-    with gunicorn(SERVED), ThreadingHTTPServer(("127.0.0.1", 0), Bearer) as proxy:
+def address_without_token(ports: PortManager) -> Iterator[str]:
+    """Provide the address of a proxy that adds a token, because the suite cannot send one."""
+    BearerProxy.secret = tokens.create(ports.context, "conformance", role="operator")[1]
+    with gunicorn(SERVED), ThreadingHTTPServer(("127.0.0.1", 0), BearerProxy) as proxy:
         thread = threading.Thread(target=proxy.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{proxy.server_port}"
@@ -82,11 +82,11 @@ def with_a_token(ports: PortManager) -> Iterator[str]:
         thread.join()
 
 
-def test_conformance(with_a_token: str, tmp_path: Path) -> None:
-    """All its scenarios: what fails is listed in conformance.yml with the reason, and nothing that is listed passes."""
+def test_scenarios_pass_unless_they_are_listed(address_without_token: str, tmp_path: Path) -> None:
+    """Run all scenarios. Those that conformance.yml lists with a reason must fail, and all others must pass."""
     done = node(
         "@modelcontextprotocol/conformance/dist/index.js",
-        *("server", "--url", f"{with_a_token}/mcp", "--suite", "all"),
+        *("server", "--url", f"{address_without_token}/mcp", "--suite", "all"),
         *("--expected-failures", str(EXPECTED)),
         cwd=tmp_path,
     )
@@ -97,29 +97,32 @@ def test_conformance(with_a_token: str, tmp_path: Path) -> None:
 
 class TestInspector:
     @staticmethod
-    def inspected(home: Path, *words: str) -> str:
+    def inspect(home: Path, *arguments: str) -> str:
         program = "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
-        done = node(program, "--cli", *words, env=os.environ | {"HOME": str(home)}, cwd=settings.BASE_DIR)
+        done = node(program, "--cli", *arguments, env=os.environ | {"HOME": str(home)}, cwd=settings.BASE_DIR)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def test_over_http(self, ports: PortManager, tmp_path: Path) -> None:
-        secret = ports.create_token("inspector", role="operator")[1]
+    def test_inspector_works_over_http(self, ports: PortManager, tmp_path: Path) -> None:
+        secret = tokens.create(ports.context, "inspector", role="operator")[1]
         with gunicorn(SERVED) as address:
             target = (f"{address}/mcp", "--transport", "http", "--header", f"Authorization: Bearer {secret}")
-            offered = json.loads(self.inspected(tmp_path, *target, "--method", "tools/list", "--strict"))
+            listing = json.loads(self.inspect(tmp_path, *target, "--method", "tools/list", "--strict"))
             arguments = ("--tool-arg", "projectName=shop", "serviceName=web")
-            called = ("--method", "tools/call", "--tool-name", "get-port", *arguments)
-            given = json.loads(self.inspected(tmp_path, *target, *called))
+            call = ("--method", "tools/call", "--tool-name", "get-port", *arguments)
+            answer = json.loads(self.inspect(tmp_path, *target, *call))
             read = ("--method", "resources/read", "--uri", "portal://projects/shop")
-            attached = self.inspected(tmp_path, *target, *read)
-        assert len(offered["tools"]) == 9
-        assert given["structuredContent"]["port"] == FIRST
-        assert str(FIRST) in attached
+            resource = self.inspect(tmp_path, *target, *read)
+        assert len(listing["tools"]) == 9
+        assert answer["structuredContent"]["port"] == FIRST
+        assert str(FIRST) in resource
 
-    def test_over_stdio(self, ports: PortManager, tmp_path: Path) -> None:
-        served = {"DJANGO_SETTINGS_MODULE": "tests.served", "SERVED_DATABASE": connection.settings_dict["NAME"]}
-        variables = [word for name, value in served.items() for word in ("-e", f"{name}={value}")]
+    def test_inspector_works_over_stdio(self, ports: PortManager, tmp_path: Path) -> None:
+        server_settings = {
+            "DJANGO_SETTINGS_MODULE": "tests.served",
+            "SERVED_DATABASE": connection.settings_dict["NAME"],
+        }
+        variables = [argument for name, value in server_settings.items() for argument in ("-e", f"{name}={value}")]
         target = (sys.executable, "manage.py", "mcp", *variables)
-        offered = json.loads(self.inspected(tmp_path, *target, "--method", "tools/list", "--strict"))
-        assert len(offered["tools"]) == 9
+        listing = json.loads(self.inspect(tmp_path, *target, "--method", "tools/list", "--strict"))
+        assert len(listing["tools"]) == 9
