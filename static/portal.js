@@ -1,22 +1,22 @@
-// What HTML cannot do by itself. Everything works without it, only less conveniently.
+// Conveniences that HTML alone can't provide. All pages also work without this script.
 "use strict";
 (() => {
   const root = document.documentElement;
-  const stored = (() => { try { return localStorage; } catch { return null; } })(); // cookies switched off: no memory
+  const storage = (() => { try { return localStorage; } catch { return null; } })(); // throws if cookies are disabled
 
-  // Before the first paint, so this file is not deferred: light, dark, or as the system has it.
+  // Set the theme before the first paint, which is why this file isn't deferred.
   const setTheme = (theme) => {
     if (theme === "light" || theme === "dark") root.dataset.theme = theme;
     else delete root.dataset.theme;
   };
-  setTheme(stored?.getItem("portal-theme"));
+  setTheme(storage?.getItem("portal-theme"));
 
   const markTheme = () => {
     for (const button of document.querySelectorAll("[data-set-theme]"))
       button.setAttribute("aria-pressed", String(button.dataset.setTheme === (root.dataset.theme ?? "system")));
   };
 
-  // A map of ports is one stop of the Tab key; the arrow keys move inside it.
+  // In a port map, only one cell can be reached with the Tab key; the arrow keys move to the others.
   const prepareMaps = () => {
     for (const map of document.querySelectorAll(".map")) {
       const cells = [...map.querySelectorAll(".cell")];
@@ -36,11 +36,11 @@
     cells[next].tabIndex = 0;
     cells[next].focus();
   };
-  // In the list of findings, up and down move between the links, and up from the first goes back to the box.
+  // In the search results, the up and down keys move between the links; up from the first returns to the search box.
   const moveInSearch = (event, box) => {
     const search = box.querySelector("input[type=search]");
-    const stops = [search, ...box.querySelectorAll("#results a")];
-    const next = stops[stops.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1)];
+    const targets = [search, ...box.querySelectorAll("#results a")];
+    const next = targets[targets.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1)];
     if (!next) return;
     event.preventDefault();
     next.focus();
@@ -80,7 +80,7 @@
     }
     const theme = event.target.closest("[data-set-theme]");
     if (theme) {
-      stored?.setItem("portal-theme", theme.dataset.setTheme);
+      storage?.setItem("portal-theme", theme.dataset.setTheme);
       setTheme(theme.dataset.setTheme);
       markTheme();
     }
@@ -95,12 +95,12 @@
     if (!event.target.closest(".search")) closeSearch();
   });
 
-  // htmx puts a question into #dialog; it is asked as a modal one, and closed when it was answered.
+  // Show the dialog as soon as htmx has put a form into it, and close it when the form has been accepted.
   document.addEventListener("htmx:after:swap", (event) => {
     prepareMaps();
     const { sourceElement, response } = event.detail.ctx;
     const accepted = response?.status < 400;
-    // A morph keeps what was typed; once it is done with, the form is to be empty again.
+    // A morph keeps the values of the fields, so reset the form once it has been accepted.
     if (accepted && sourceElement?.matches?.("form[data-once]")) sourceElement.reset();
     const dialog = document.getElementById("dialog");
     if (accepted && dialog.open) dialog.close();
@@ -112,7 +112,7 @@
     if (results && event.target.matches(".search input")) results.hidden = false;
     if (results && !event.target.closest(".search")) closeSearch();
   });
-  // A request that never got an answer: say so where people look.
+  // Show a message if a request got no response.
   document.addEventListener("htmx:error", (event) => {
     const text = document.querySelector("#offline");
     if (text && event.detail.ctx) text.hidden = false;

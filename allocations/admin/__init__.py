@@ -1,10 +1,10 @@
-"""The Django admin: the same operations behind plainer forms. What SQL or audits own is read-only."""
+"""The Django admin, which runs the same operations as every other door. Rows of triggers and audits are read-only."""
 
 from django.contrib import admin
 
-from . import access, allocations, history, owning
+from . import allocations, history, projects, tokens, users
 
-__all__ = ["access", "allocations", "history", "owning"]
+__all__ = ["allocations", "history", "projects", "tokens", "users"]
 
 admin.site.site_header = admin.site.site_title = "Portal"
 admin.site.index_title = "Registry"

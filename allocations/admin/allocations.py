@@ -1,4 +1,4 @@
-"""Allocations in the admin: add, edit, release."""
+"""Allocations in the admin: add, edit and release them."""
 
 from __future__ import annotations
 
@@ -10,59 +10,39 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
-from allocations import forms as port_forms
 from allocations import listeners
+from allocations.allocation_spec import CHANGES, DETAILS
 from allocations.errors import PortError
+from allocations.forms import PortField
 from allocations.models import PortAllocation
+from allocations.ports import allocations
 
-from .base import OperationAdmin, OperationForm, VisibleProjects, ports_of
+from .base import OperationAdmin, OperationForm, VisibleProjects, context_of
 
 
 class AllocationForm(OperationForm):
-    """Adding and editing; what an allocation is (project, host, port) is asked only when it is made."""
+    """A form to add or edit an allocation. Its project, host and port can be set only when it is added."""
 
-    port = port_forms.PortField(required=False, help_text="Empty: the lowest free one.")
+    port_number = PortField(label="Port", required=False, help_text="Leave empty for the lowest free port.")
     range_name = forms.CharField(
-        label="Range", required=False, max_length=255, help_text="Empty: the project's own. Or a shared one."
+        label="Range",
+        required=False,
+        max_length=255,
+        help_text="Leave empty for the project's own ranges, or name a shared range.",
     )
-    renames = {
-        "service": "service_name",
-        "host": "hostname",
-        "type": "service_type",
-        "range": "range_name",
-        "project": "project",
-    }
 
     class Meta:
         model = PortAllocation
-        fields = (
-            *("project", "service_name", "hostname", "protocol", "service_type", "description"),
-            *("cloudflare_hostname", "metadata", "expires_at"),
-        )
+        fields = ("project", "service_name", "hostname", "protocol", *DETAILS, "expires_at")
 
     def operate(self, values: dict[str, Any]) -> PortAllocation:
-        said = {
-            "service_type": values.get("service_type", ""),
-            "description": values["description"],
-            "cloudflare_hostname": values.get("cloudflare_hostname"),
-            "metadata": values.get("metadata") or {},
-        }
         if self.instance._state.adding:
-            return self.ports.allocate(
-                values["project"].name,
-                values["service_name"],
-                hostname=values["hostname"],
-                protocol=values["protocol"],
-                port=values["port"],
-                range_name=values["range_name"],
-                **said,
-            )
-        if self.instance.status == PortAllocation.Status.RESERVED:
-            said = {"description": values["description"], "expires_at": values["expires_at"]}
-            if "expires_at" not in self.changed_data:
-                said.pop("expires_at")
-            return self.ports.update_allocation(self.instance.pk, **said)
-        return self.ports.update_allocation(self.instance.pk, new_name=values["service_name"], **said)
+            spec = {name: value for name, value in values.items() if name != "project"}
+            return allocations.allocate(self.context, values["project"].name, **spec)
+        changes = {name: value for name, value in values.items() if name in CHANGES}
+        if "expires_at" not in self.changed_data:
+            changes.pop("expires_at", None)  # it may be in the past by now
+        return allocations.update_by_id(self.context, self.instance.pk, **changes)
 
 
 @admin.register(PortAllocation)
@@ -79,64 +59,62 @@ class PortAllocationAdmin(OperationAdmin):
     date_hierarchy = "allocated_at"
     ordering = ("port_number", "hostname", "protocol", "-allocated_at")
     actions = ("release_selected",)
-    KNOWN_LATER = (
+    # The fields that never change, and those that only operations and audits write.
+    FIXED_FIELDS = (
         *("project", "port_range", "port_number", "instance", "hostname", "protocol", "status", "health"),
         *("allocated_at", "last_used_at", "released_at"),
     )
 
     def get_fields(self, request: HttpRequest, obj: PortAllocation | None = None) -> Any:
         if obj is None:
-            return (
-                *("project", "service_name", "port", "range_name", "hostname", "protocol"),
-                *("service_type", "description", "cloudflare_hostname", "metadata"),
-            )
+            return ("project", "service_name", "port_number", "range_name", "hostname", "protocol", *DETAILS)
         if obj.status == PortAllocation.Status.RESERVED:
-            return (*self.KNOWN_LATER, "description", "expires_at")
-        return (*self.KNOWN_LATER, "service_name", "service_type", "description", "cloudflare_hostname", "metadata")
+            return (*self.FIXED_FIELDS, "description", "expires_at")
+        return (*self.FIXED_FIELDS, "service_name", *DETAILS)
 
     def get_readonly_fields(self, request: HttpRequest, obj: PortAllocation | None = None) -> Any:
-        return () if obj is None else self.KNOWN_LATER
+        return () if obj is None else self.FIXED_FIELDS
 
     def has_change_permission(self, request: HttpRequest, obj: PortAllocation | None = None) -> bool:
-        """A released row is history: it is shown, not edited."""
+        """A released allocation is history: it can be viewed, but not edited."""
         return super().has_change_permission(request, obj) and (obj is None or obj.is_held)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     @admin.action(description="Release selected allocations", permissions=["change"])
-    def release_selected(self, request: HttpRequest, rows: QuerySet[PortAllocation]) -> HttpResponse | None:
-        """Asks first, and names what listens there."""
-        chosen = list(rows.exclude(status=PortAllocation.Status.RELEASED).select_related("project"))
-        if not chosen:
-            self.message_user(request, "Nothing to release: what was selected is released already.", messages.WARNING)
+    def release_selected(self, request: HttpRequest, queryset: QuerySet[PortAllocation]) -> HttpResponse | None:
+        """Ask for confirmation, showing the processes that are listening on the ports, and then release them."""
+        selected = list(queryset.exclude(status=PortAllocation.Status.RELEASED).select_related("project"))
+        if not selected:
+            self.message_user(request, "All selected allocations have been released already.", messages.WARNING)
             return None
         if "confirmed" not in request.POST:
             context = {
                 **self.admin_site.each_context(request),
                 "title": "Release these ports?",
                 "opts": self.model._meta,
-                "rows": [(a, _listening(a)) for a in chosen],
+                "rows": [(allocation, _listener_of(allocation)) for allocation in selected],
                 "action": "release_selected",
             }
             return TemplateResponse(request, "admin/release_selected.html", context)
-        self._release(request, chosen)
+        self._release(request, selected)
         return None
 
-    def _release(self, request: HttpRequest, chosen: list[PortAllocation]) -> None:
-        ports = ports_of(request)
-        done = 0
-        for allocation in chosen:
+    def _release(self, request: HttpRequest, selected: list[PortAllocation]) -> None:
+        count = 0
+        for allocation in selected:
             try:
-                ports.release_allocation(allocation.pk)
-                done += 1
-            except PortError as refusal:
-                self.message_user(request, refusal.sentence, messages.ERROR)
-        if done:
-            self.message_user(request, f"Released {done} {'port' if done == 1 else 'ports'}.", messages.SUCCESS)
+                allocations.release_by_id(context_of(request), allocation.pk)
+                count += 1
+            except PortError as error:
+                self.message_user(request, error.sentence, messages.ERROR)
+        if count:
+            self.message_user(request, f"Released {count} {'port' if count == 1 else 'ports'}.", messages.SUCCESS)
 
 
-def _listening(allocation: PortAllocation) -> listeners.Socket | None:
+def _listener_of(allocation: PortAllocation) -> listeners.Socket | None:
+    """Return what is listening on the allocation's port now, or None if the allocation is on another host."""
     if not listeners.is_this_host(allocation.hostname):
         return None
     return listeners.is_listening(allocation.port_number, allocation.protocol)

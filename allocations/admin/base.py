@@ -1,7 +1,8 @@
-"""What the admin's forms and lists share."""
+"""The base classes of the admin's forms and lists."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -9,83 +10,104 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponseRedirect
 
-from allocations.access import Caller
 from allocations.errors import PortError
+from allocations.forms import OperationMixin
 from allocations.models import Project
-from allocations.ports import PortManager
+from allocations.pages import caller_of
+from allocations.ports import Context, db_errors
 
 
-def ports_of(request: HttpRequest) -> PortManager:
-    """The manager in the name of who is logged in."""
-    caller = Caller.of_user(request.user)
-    return PortManager(actor=caller.name, source="admin", caller=caller)
+def context_of(request: HttpRequest) -> Context:
+    """Return the context in which the admin runs operations for whoever is logged in."""
+    return Context.of(caller_of(request), "admin")
+
+
+class RefusalMixin:
+    """Show the refusal of an operation or of the database as a message, on the page that sent the request."""
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return self._with_refusals(request, super().changelist_view, *args, **kwargs)  # type: ignore[misc]
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return self._with_refusals(request, super().changeform_view, *args, **kwargs)  # type: ignore[misc]
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return self._with_refusals(request, super().delete_view, *args, **kwargs)  # type: ignore[misc]
+
+    def _with_refusals(self, request: HttpRequest, view: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        try:
+            with db_errors.translated():
+                return view(request, *args, **kwargs)
+        except PortError as error:
+            messages.error(request, error.sentence)
+            return HttpResponseRedirect(request.get_full_path())
 
 
 class VisibleProjects(admin.RelatedFieldListFilter):
-    """Filters by a project; who is limited to some reads of no other."""
+    """Filter by project, offering only the projects that the caller may see."""
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
-        visible = Project.objects.visible_to(Caller.of_user(request.user)).order_by("name")
-        return [(str(project.pk), project.name) for project in visible]
+        projects = Project.objects.visible_to(caller_of(request)).order_by("name")
+        return [(str(project.pk), project.name) for project in projects]
 
 
-class OperationForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A form whose `clean` runs the operation: what is refused is an error of the form, and nothing was changed.
+class OperationForm(OperationMixin, forms.ModelForm):  # type: ignore[type-arg]
+    """A form that runs an operation when it is validated, and shows the operation's refusal as a form error.
 
-    Subclasses say in `operate` which operation it is. Django's own save is left out: the row is written already.
+    Subclasses call the operation in `operate()`. `save()` does nothing, because the operation has saved the row.
     """
 
-    # Set by the ModelAdmin for each request.
-    ports: PortManager
-    renames: dict[str, str] = {}
+    # Set by OperationAdmin for each request.
+    context: Context
 
     def operate(self, values: dict[str, Any]) -> Model:
-        """Run the operation; the row as it is now."""
-        raise AssertionError("each form says what it does")
+        """Run the operation with the form's values and return the resulting row."""
+        raise NotImplementedError
 
     def _post_clean(self) -> None:
-        # In place of Django's validation against the model, which would ask the same questions in other words.
+        # Skip Django's validation against the model, which would report the same errors in other words.
         if self.errors:
             return
         try:
             self.instance = self.operate(self.cleaned_data)
-        except PortError as refusal:
-            field = self.renames.get(refusal.field, refusal.field)
-            self.add_error(field if field in self.fields else None, refusal.sentence)
+        except PortError as error:
+            self.add_refusal(error)
 
     def save(self, commit: bool = True) -> Any:
         return self.instance
 
     def save_m2m(self) -> None:
-        """Nothing here is many-to-many."""
+        """Do nothing: the operation has saved everything."""
 
 
 class Autocomplete(AutocompleteSelect):
-    """Django's, which breaks on a key that is none."""
+    """Django's autocomplete widget, without its failure on a value that is not a key of the related model."""
 
     def optgroups(self, name: str, value: Any, attr: Any = None) -> Any:
         key = self.field.remote_field.model._meta.pk
 
-        def is_key(given: object) -> bool:
+        def is_key(value: object) -> bool:
             try:
-                key.to_python(given)
+                key.to_python(value)
             except ValidationError:
                 return False
             return True
 
-        return super().optgroups(name, [given for given in value if is_key(given)], attr)
+        return super().optgroups(name, [item for item in value if is_key(item)], attr)
 
 
-class VisibleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Lists and finds what who asks may see."""
+class VisibleAdmin(RefusalMixin, admin.ModelAdmin):  # type: ignore[type-arg]
+    """List and search only the rows that the caller may see."""
 
     list_per_page = 100
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: Any = self.model._default_manager.visible_to(Caller.of_user(request.user))
+        rows: Any = self.model._default_manager.visible_to(caller_of(request))
         ordering = self.get_ordering(request)
         return rows.order_by(*ordering) if ordering else rows  # type: ignore[no-any-return]
 
@@ -99,37 +121,29 @@ class VisibleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
 
 class OperationAdmin(VisibleAdmin):
-    """Saves through its form's operation, deletes through `delete`; nothing is deleted in bulk."""
+    """Save through the form's operation, and delete through `delete_model()`. Nothing can be deleted in bulk."""
 
     actions_on_bottom = True
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
-        return type(form.__name__, (form,), {"ports": ports_of(request)})
+        return type(form.__name__, (form,), {"context": context_of(request)})
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """The form's operation wrote it."""
+        """Do nothing: the form's operation has saved the row."""
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         actions = super().get_actions(request)
         actions.pop("delete_selected", None)
         return actions
 
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        """Django's page asks; a refusal comes back to the row with its sentence."""
-        try:
-            return super().delete_view(request, object_id, extra_context)
-        except PortError as refusal:
-            self.message_user(request, refusal.sentence, messages.ERROR)
-            return self.response_post_save_change(request, None)
-
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """The operation decides what may go, and says what stands in the way: Django's own look is not needed."""
+        """Return only the rows: the operation decides what may be deleted, and its refusal says what prevents it."""
         return [str(obj) for obj in objs], {}, set(), []
 
 
 class ReadOnlyAdmin(VisibleAdmin):
-    """Rows that triggers and audits write."""
+    """A read-only admin for rows that triggers and audits write."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""What triggers and audits write: read-only in the admin."""
+"""Events, audits, checks and listeners in the admin: triggers and audits write them, so they are read-only."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from allocations.access import Caller
-from allocations.audit import told
+from allocations.audit import redact
 from allocations.models import Audit, Event, Listener, PortHealthCheck
+from allocations.pages import caller_of
+from allocations.ports import queries
 
-from .base import ReadOnlyAdmin, ports_of
+from .base import ReadOnlyAdmin, context_of
 
 
 @admin.register(Event)
@@ -44,10 +45,10 @@ class PortHealthCheckAdmin(ReadOnlyAdmin):
     date_hierarchy = "checked_at"
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        found = super().get_object(request, object_id, from_field)
-        if found is not None:
-            found.evidence = told(found.evidence, ports_of(request).visible_names())
-        return found
+        check = super().get_object(request, object_id, from_field)
+        if check is not None:
+            check.evidence = redact(check.evidence, queries.visible_project_names(context_of(request)))
+        return check
 
 
 @admin.register(Listener)
@@ -57,6 +58,8 @@ class ListenerAdmin(ReadOnlyAdmin):
     search_fields = ("=port", "process", "container")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        caller = Caller.of_user(request.user)
-        rows = Listener.objects.all() if caller.projects is None else Listener.objects.unallocated()
-        return rows.order_by(*self.get_ordering(request)) if caller.projects is None else rows.visible_to(caller)
+        """Return all listeners or, for a limited caller, the unallocated ones in ranges of their projects."""
+        caller = caller_of(request)
+        if caller.projects is not None:
+            return Listener.objects.unallocated().visible_to(caller)
+        return Listener.objects.order_by(*self.get_ordering(request))

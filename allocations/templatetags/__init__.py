@@ -1,1 +1,1 @@
-"""Words that only templates need."""
+"""Filters for the templates of the dashboard."""

@@ -1,1 +1,5 @@
-"""The pages. Each view parses, calls one operation or reads one queryset, and renders; no rule and no write is here."""
+"""The pages of the dashboard.
+
+A view reads the request, calls one operation or reads one queryset, and renders the result. It holds no rules, and it
+writes nothing itself.
+"""

@@ -1,4 +1,4 @@
-"""Logging in."""
+"""The login page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from allocations.pages import wants_fragment
 
 @method_decorator(login_not_required, name="dispatch")
 class Login(auth.LoginView):
-    """The login page; a part of a page that asks with a session that has ended has the whole page reloaded instead."""
+    """The login page.
+
+    When the session has ended, a request for a part of a page is redirected here. The whole page is then reloaded,
+    because the login page would not fit into the part.
+    """
 
     redirect_authenticated_user = True
 

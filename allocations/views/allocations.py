@@ -1,4 +1,4 @@
-"""One allocation: everything about it, edit in place, release after asking."""
+"""One allocation: its details, editing it in place, releasing it, and deciding about requests."""
 
 from __future__ import annotations
 
@@ -10,125 +10,135 @@ from django.shortcuts import redirect
 from django.urls import reverse
 
 from allocations import listeners
-from allocations.access import Role
-from allocations.audit import told
-from allocations.errors import PortError, UnknownAllocation
+from allocations.audit import redact
+from allocations.auth.roles import Role
+from allocations.errors import PortError
 from allocations.forms import EditForm, EditReservationForm, PortForm
 from allocations.models import Event, Listener, PortAllocation, Status
-from allocations.pages import caller_of, done, door, elsewhere, page, paged, ports_of, posted, wants_fragment
+from allocations.pages import (
+    FORM_METHODS,
+    context_of,
+    form_data,
+    page,
+    paginate,
+    redirect_with_message,
+    require_role,
+    retarget_refusal,
+    wants_fragment,
+)
+from allocations.ports import allocations, queries
 
-from .projects import changed
+from .projects import show_changed_project
 
 CHECKS_PER_PAGE = 20
+EVENTS_SHOWN = 50
 
 
-def _found(request: HttpRequest, pk: UUID) -> PortAllocation:
-    rows = PortAllocation.objects.visible_to(caller_of(request)).select_related("project", "port_range")
-    found = rows.filter(pk=pk).first()
-    if found is None:
-        raise UnknownAllocation("There is no such allocation.")
-    return found
-
-
-@door()
-def allocation(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Everything about one allocation, its checks, and its events."""
-    found = _found(request, pk)
-    checks = found.checks.all()
-    uptime, visible = checks.uptime(), ports_of(request).visible_names()
-    shown = paged(request, checks, CHECKS_PER_PAGE)
-    for check in shown:
-        check.evidence = told(check.evidence, visible)
+@require_role()
+def detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Show an allocation with its checks, its listeners and its events."""
+    allocation = queries.get_allocation(context_of(request), pk)
+    uptime, visible = allocation.checks.all().uptime(), queries.visible_project_names(context_of(request))
+    checks = paginate(request, allocation.checks.all(), CHECKS_PER_PAGE)
+    for check in checks:
+        check.evidence = redact(check.evidence, visible)
+    listening = Listener.objects.filter(
+        hostname=allocation.hostname, protocol=allocation.protocol, port=allocation.port_number
+    )
     context = {
-        "allocation": found,
-        "checks": shown,
+        "allocation": allocation,
+        "checks": checks,
         "uptime": uptime.percentage,
         "check_count": uptime.checks,
-        "listeners": Listener.objects.filter(hostname=found.hostname, protocol=found.protocol, port=found.port_number),
-        "events": Event.objects.of(found)[:50],
+        "listeners": listening,
+        "events": Event.objects.about(allocation)[:EVENTS_SHOWN],
     }
     return page(request, "allocations/allocation.html", "checks", context)
 
 
-@door()
+@require_role()
 def row(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """The allocation's row of the project's table: what *Cancel* puts back."""
-    found = _found(request, pk)
+    """Return the allocation's row in the project's table, which replaces the form when *Cancel* is clicked."""
+    allocation = queries.get_allocation(context_of(request), pk)
     if not wants_fragment(request):
         return redirect("allocation", pk)
-    return page(request, "allocations/project_row.html", "row", {"a": found, "has_focus": True})
+    return _row(request, allocation)
 
 
-@door("GET", "POST", role=Role.OPERATOR, doing="change allocations")
+def _row(request: HttpRequest, allocation: PortAllocation) -> HttpResponseBase:
+    return page(request, "allocations/project_row.html", "row", {"allocation": allocation, "has_focus": True})
+
+
+@require_role(Role.OPERATOR, action="change allocations", methods=FORM_METHODS)
 def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Edit in place: htmx gets the row as a form, and the row again when it is saved."""
-    found = _found(request, pk)
-    form = _form(request, found)
+    """Edit an allocation: on a page of its own, or in its row in the project's table."""
+    allocation = queries.get_allocation(context_of(request), pk)
+    form = _edit_form(request, allocation)
     if request.method == "POST":
-        saved = form.attempt(ports_of(request).update_allocation, pk)
-        if saved is not None and wants_fragment(request):
-            return page(request, "allocations/project_row.html", "row", {"a": saved, "has_focus": True})
-        if saved is not None:
-            return done(request, f"Saved {saved.label}.", reverse("allocation", args=[pk]))
-    context = {"a": found, "form": form, "heading": f"Edit {found.label}", "button": "Save"}
-    context["back"] = reverse("allocation", args=[pk])
-    status = form.status if form.errors else 200
+        edited = form.attempt(allocations.update_by_id, context_of(request), pk)
+        if edited is not None and wants_fragment(request):
+            return _row(request, edited)
+        if edited is not None:
+            return redirect_with_message(request, f"Saved {edited.label}.", reverse("allocation", args=[pk]))
+    context = {
+        "allocation": allocation,
+        "form": form,
+        "heading": f"Edit {allocation.label}",
+        "button": "Save",
+        "back": reverse("allocation", args=[pk]),
+    }
     if wants_fragment(request):
         next(iter(form.fields.values())).widget.attrs["autofocus"] = True
-        return page(request, "allocations/project_row.html", "row_form", context, status)
-    return page(request, "allocations/form.html", context=context, status=status)
+        return page(request, "allocations/project_row.html", "row_form", context, form.status)
+    return page(request, "allocations/form.html", context=context, status=form.status)
 
 
-def _form(request: HttpRequest, found: PortAllocation) -> PortForm:
-    if found.status == Status.RESERVED:
-        until = f"{found.expires_at:%Y-%m-%dT%H:%M%z}" if found.expires_at else ""
-        initial = {"description": found.description, "expires_at": until}
-        return EditReservationForm(posted(request), initial=initial, prefix=f"a{found.pk}")
+def _edit_form(request: HttpRequest, allocation: PortAllocation) -> PortForm:
+    """Return the form for an allocation. It has a prefix, because several rows can be edited at the same time."""
+    prefix = f"a{allocation.pk}"
+    if allocation.status == Status.RESERVED:
+        expires_at = f"{allocation.expires_at:%Y-%m-%dT%H:%M%z}" if allocation.expires_at else ""
+        initial = {"description": allocation.description, "expires_at": expires_at}
+        return EditReservationForm(form_data(request), initial=initial, prefix=prefix)
     return EditForm(
-        posted(request),
-        initial={
-            "new_name": found.service_name,
-            "service_type": found.service_type,
-            "description": found.description,
-            "cloudflare_hostname": found.cloudflare_hostname or "",
-        },
-        prefix=f"a{found.pk}",
+        form_data(request), initial={name: getattr(allocation, name) for name in EditForm.base_fields}, prefix=prefix
     )
 
 
-@door("POST", role=Role.OPERATOR, doing="approve requests")
+@require_role(Role.OPERATOR, action="approve requests", methods=["POST"])
 def approve(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Let an agent's service have the port it asked for."""
-    given = ports_of(request).approve_request(pk)
-    return done(request, f"Approved: {given.label} has {given.address}.", reverse("project", args=[given.project.name]))
+    """Let a service use the port that an agent requested."""
+    allocation = allocations.approve_request(context_of(request), pk)
+    message = f"Approved: {allocation.label} has {allocation.address}."
+    return redirect_with_message(request, message, reverse("project", args=[allocation.project.name]))
 
 
-@door("POST", role=Role.OPERATOR, doing="refuse requests")
+@require_role(Role.OPERATOR, action="refuse requests", methods=["POST"])
 def refuse(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Give the port of a request back."""
-    gone = ports_of(request).refuse_request(pk)
-    return done(request, f"Refused: {gone.address} is free again.", reverse("project", args=[gone.project.name]))
+    """Release the port that an agent requested."""
+    allocation = allocations.refuse_request(context_of(request), pk)
+    message = f"Refused: {allocation.address} is free again."
+    return redirect_with_message(request, message, reverse("project", args=[allocation.project.name]))
 
 
-@door("GET", "POST", role=Role.OPERATOR, doing="release ports")
+@require_role(Role.OPERATOR, action="release ports", methods=FORM_METHODS)
 def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Release, after asking and saying what listens there."""
-    found, refusal = _found(request, pk), None
+    """Release a port. Ask for confirmation first, and name the process that is listening on it."""
+    allocation, refusal = queries.get_allocation(context_of(request), pk), None
     if request.method == "POST":
         try:
-            released = ports_of(request).release_allocation(pk)
-            return changed(request, released.project.name, f"{released.label} released {released.address}.")
+            released = allocations.release_by_id(context_of(request), pk)
+            message = f"{released.label} released {released.address}."
+            return show_changed_project(request, released.project.name, message)
         except PortError as error:
             refusal = error
-    listening = None
-    if listeners.is_this_host(found.hostname):
-        listening = listeners.is_listening(found.port_number, found.protocol)
+    is_here = listeners.is_this_host(allocation.hostname)
     context = {
-        "allocation": found,
-        "listening": listening,
-        "is_here": listeners.is_this_host(found.hostname),
-        "back": reverse("project", args=[found.project.name]),
+        "allocation": allocation,
+        "listener": listeners.is_listening(allocation.port_number, allocation.protocol) if is_here else None,
+        "is_here": is_here,
+        "back": reverse("project", args=[allocation.project.name]),
         "refusal": refusal,
     }
     status = refusal.status if refusal else 200
-    return elsewhere(page(request, "allocations/release.html", "dialog", context, status), "dialog")
+    return retarget_refusal(page(request, "allocations/release.html", "dialog", context, status), "dialog")

@@ -1,4 +1,4 @@
-"""Home, search, history, and the audit that a person asks for."""
+"""The home page, search, the history, and the audit that a person starts."""
 
 from __future__ import annotations
 
@@ -8,28 +8,39 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from allocations import words
+from allocations import validators
 from allocations.errors import PortError
 from allocations.models import Audit, Event, Listener, PortAllocation, Project
-from allocations.pages import caller_of, done, door, page, paged, ports_of, wants_fragment, without_page
+from allocations.pages import (
+    caller_of,
+    context_of,
+    page,
+    paginate,
+    query_string,
+    redirect_with_message,
+    require_role,
+    wants_fragment,
+)
+from allocations.ports import audits, explain
 
 CARDS_PER_PAGE = 60
-MOST_FOUND = 20
-MOST_TOLD = 3
+EVENTS_PER_PAGE = 50
+MOST_RESULTS = 20
+MOST_DRIFTS = 3
 
 
-@door()
-def home(request: HttpRequest) -> HttpResponseBase:
-    """All projects with their bars, the totals, and the last audit."""
-    return page(request, "allocations/home.html", "home", _home(request))
+@require_role()
+def index(request: HttpRequest) -> HttpResponseBase:
+    """Show all projects and how full they are, the totals, and the last audit."""
+    return page(request, "allocations/home.html", "home", _overview(request))
 
 
-def _home(request: HttpRequest) -> dict[str, object]:
+def _overview(request: HttpRequest) -> dict[str, object]:
     visible = Project.objects.visible_to(caller_of(request))
-    shown = paged(request, visible, CARDS_PER_PAGE)
-    # Apart: PostgreSQL would work out the usage of every project on the pages before this one, too.
-    shown.object_list = visible.filter(pk__in=[project.pk for project in shown]).with_usage()
-    return _totals(request) | {"projects": shown}
+    projects = paginate(request, visible, CARDS_PER_PAGE)
+    # In a query of its own: with OFFSET, PostgreSQL would also compute the usage of the projects on earlier pages.
+    projects.object_list = visible.filter(pk__in=[project.pk for project in projects]).with_usage()
+    return _totals(request) | {"projects": projects}
 
 
 def _totals(request: HttpRequest) -> dict[str, object]:
@@ -47,57 +58,61 @@ def _totals(request: HttpRequest) -> dict[str, object]:
             reserved=Count("pk", filter=Q(status__in=("reserved", "pending"))),
         )
     )
-    in_use, count = totals["in_use"], totals["allocated"]
-    totals["health"] = (200 * in_use + count) // (2 * count) if count else 100
+    in_use, total = totals["in_use"], totals["allocated"]
+    totals["health"] = (200 * in_use + total) // (2 * total) if total else 100
     totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
-    requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_FOUND]
+    requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_RESULTS]
     return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}
 
 
-@door("POST", doing="audit")
-def audit_now(request: HttpRequest) -> HttpResponseBase:
-    """Audit, and show home as it is now."""
-    report = ports_of(request).audit()
-    counted = f"Audited: {report.summary.in_use} of {report.summary.allocated} services listen."
-    sentence = " ".join([counted, *(finding.said_drift for finding in report.drift[:MOST_TOLD])])
+@require_role(action="audit", methods=["POST"])
+def audit(request: HttpRequest) -> HttpResponseBase:
+    """Run an audit, and show the home page with its results."""
+    report = audits.run(context_of(request))
+    counts = f"Audited: {report.summary.in_use} of {report.summary.allocated} services are listening."
+    message = " ".join([counts, *(finding.drift_sentence for finding in report.drift[:MOST_DRIFTS])])
     if not wants_fragment(request):
-        return done(request, sentence, reverse("home"))
-    messages.success(request, sentence)
-    return page(request, "allocations/home.html", "home", _home(request))
+        return redirect_with_message(request, message, reverse("home"))
+    messages.success(request, message)
+    return page(request, "allocations/home.html", "home", _overview(request))
 
 
-@door()
+@require_role()
 def search(request: HttpRequest) -> HttpResponseBase:
-    """What a person types: a project, a service, a port, or a hostname."""
+    """Search for a project, a service, a port, a host or a process."""
     caller, text = caller_of(request), request.GET.get("q", "").strip()[:255].replace("\0", "")
-    found: dict[str, object] = {"q": text}
+    context: dict[str, object] = {"q": text}
     if text:
-        held = PortAllocation.objects.visible_to(caller).held().matching(text)
-        listening = Listener.objects.unallocated().visible_to(caller).matching(text)
-        found |= {
-            "projects": Project.objects.visible_to(caller).named(text)[:MOST_FOUND],
-            "allocations": held.select_related("project")[:MOST_FOUND],
-            "listeners": listening[:MOST_FOUND],
-            "explanation": _explained(request, text),
+        allocations = PortAllocation.objects.visible_to(caller).held().matching(text)
+        listeners = Listener.objects.unallocated().visible_to(caller).matching(text)
+        context |= {
+            "projects": Project.objects.visible_to(caller).matching(text)[:MOST_RESULTS],
+            "allocations": allocations.select_related("project")[:MOST_RESULTS],
+            "listeners": listeners[:MOST_RESULTS],
+            "explanation": _explanation(request, text),
         }
-    return page(request, "allocations/search.html", "results", found)
+    return page(request, "allocations/search.html", "results", context)
 
 
-def _explained(request: HttpRequest, text: str) -> object:
-    """For a number, what the port is: also one that nobody holds."""
+def _explanation(request: HttpRequest, text: str) -> explain.Explanation | None:
+    """Return the explanation of the port that the text names, or None if the text is not a port."""
     try:
-        return ports_of(request).explain(words.port_text(text))
-    except PortError:  # no port: then it is a name
+        return explain.explain(context_of(request), validators.parse_port_number(text))
+    except PortError:
         return None
 
 
-@door()
+@require_role()
 def events(request: HttpRequest) -> HttpResponseBase:
-    """The history, newest first."""
+    """Show the history of all projects, or of the one that `?project=` names, newest first."""
     caller = caller_of(request)
     rows = Event.objects.visible_to(caller).with_project_name()
     project = request.GET.get("project", "")[:255].replace("\0", "")
     if project:
         rows = rows.filter(project_id__in=Project.objects.visible_to(caller).filter(name=project).values("pk"))
-    context = {"events": paged(request, rows, 50), "project": project, "query": without_page(request, ["project"])}
+    context = {
+        "events": paginate(request, rows, EVENTS_PER_PAGE),
+        "project": project,
+        "query": query_string(request, ["project"]),
+    }
     return page(request, "allocations/events.html", "history", context)

@@ -1,4 +1,4 @@
-"""What listens inside a range without an allocation, and how it is adopted."""
+"""Unallocated listeners, and adopting them."""
 
 from __future__ import annotations
 
@@ -7,38 +7,47 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from allocations.access import Role
+from allocations.auth.roles import Role
 from allocations.forms import AdoptForm, project_names
 from allocations.models import Audit, Listener
-from allocations.pages import caller_of, done, door, page, paged, ports_of, wants_fragment
+from allocations.pages import (
+    caller_of,
+    context_of,
+    page,
+    paginate,
+    redirect_with_message,
+    require_role,
+    wants_fragment,
+)
+from allocations.ports import allocations
 
 
-@door()
-def listeners(request: HttpRequest) -> HttpResponseBase:
-    """The unallocated listeners that the last look saw."""
-    return _shown(request)
+@require_role()
+def index(request: HttpRequest) -> HttpResponseBase:
+    """Show the unallocated listeners that the last audit recorded."""
+    return _list(request)
 
 
-def _shown(request: HttpRequest, form: AdoptForm | None = None, status: int = 200) -> HttpResponseBase:
+def _list(request: HttpRequest, form: AdoptForm | None = None) -> HttpResponseBase:
     caller = caller_of(request)
     context = {
-        "listeners": paged(request, Listener.objects.unallocated().visible_to(caller)),
+        "listeners": paginate(request, Listener.objects.unallocated().visible_to(caller)),
         "last_audit": Audit.objects.first(),
         "projects": project_names(caller),
         "form": form,
     }
-    return page(request, "allocations/listeners.html", "listeners", context, status)
+    return page(request, "allocations/listeners.html", "listeners", context, form.status if form else 200)
 
 
-@door("POST", role=Role.OPERATOR, doing="allocate ports")
+@require_role(Role.OPERATOR, action="allocate ports", methods=["POST"])
 def adopt(request: HttpRequest) -> HttpResponseBase:
-    """Allocate the port to the service that listens on it already."""
-    form, ports = AdoptForm(request.POST), ports_of(request)
-    given = form.attempt(lambda project, service_name, **wanted: ports.adopt(project, service_name, **wanted))
-    if given is None:
-        return _shown(request, form, form.status)
-    sentence = f"{given.label} has {given.address}."
+    """Allocate a port to the service that is already listening on it."""
+    form = AdoptForm(request.POST)
+    allocation = form.attempt(allocations.adopt, context_of(request))
+    if allocation is None:
+        return _list(request, form)
+    message = f"{allocation.label} has {allocation.address}."
     if not wants_fragment(request):
-        return done(request, sentence, reverse("listeners"))
-    messages.success(request, sentence)
-    return _shown(request)
+        return redirect_with_message(request, message, reverse("listeners"))
+    messages.success(request, message)
+    return _list(request)

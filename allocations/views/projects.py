@@ -1,4 +1,4 @@
-"""Projects: their map, their allocations, and what can be done with them."""
+"""Projects: their maps, their allocations, and what can be done with them."""
 
 from __future__ import annotations
 
@@ -13,188 +13,197 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from allocations import words
-from allocations.access import Role
+from allocations import validators
+from allocations.auth.roles import Role
 from allocations.errors import PortError, UnknownProject
 from allocations.forms import AllocateForm, EditProjectForm, FilterForm, PortForm, ProjectForm, ReserveForm
 from allocations.models import Event, Listener, PortAllocation, PortRange, Project
-from allocations.pages import caller_of, done, door, page, paged, ports_of, posted, wants_fragment, without_page
+from allocations.pages import (
+    FORM_METHODS,
+    caller_of,
+    context_of,
+    form_data,
+    page,
+    paginate,
+    query_string,
+    redirect_with_message,
+    require_role,
+    wants_fragment,
+)
 from allocations.portmap import PortMap, port_map, window
+from allocations.ports import allocations, projects, queries, reservations
 
 EVENTS_SHOWN = 10
-FILTERS = ("q", "status", "host", "protocol")
 
 
-@door()
-def project(request: HttpRequest, name: str) -> HttpResponseBase:
-    """A project: its map, its allocations with filters, its recent events."""
-    return _shown(request, name)
+@require_role()
+def detail(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Show a project: the maps of its ranges, its allocations with filters, and its recent events."""
+    return _detail(request, name)
 
 
-def _shown(
-    request: HttpRequest,
-    name: str,
-    *,
-    allocate: PortForm | None = None,
-    reserve: PortForm | None = None,
-    status: int = 200,
+def _detail(
+    request: HttpRequest, name: str, *, allocate_form: PortForm | None = None, reserve_form: PortForm | None = None
 ) -> HttpResponseBase:
-    found = _found(request, name)
-    wanted = _port_of(request)
-    given = allocate or AllocateForm(initial={"port": wanted or ""}, auto_id="allocate-%s")
-    if wanted:
-        given.fields["service_name"].widget.attrs["autofocus"] = True
+    project = _get(request, name)
+    port_number = _port_parameter(request, "port")
+    status = next((form.status for form in (allocate_form, reserve_form) if form), 200)
+    if allocate_form is None:
+        allocate_form = AllocateForm(initial={"port_number": port_number or ""}, auto_id="allocate-%s")
+    if port_number:
+        allocate_form.fields["service_name"].widget.attrs["autofocus"] = True
+    if reserve_form is None:
+        reserve_form = ReserveForm(initial={"start_port": port_number or ""}, auto_id="reserve-%s")
     context = {
-        "project": found,
-        "maps": lambda: _maps(request, found),  # not for the table alone
-        "allocate_form": given,
-        "reserve_form": reserve or ReserveForm(initial={"first": wanted or ""}, auto_id="reserve-%s"),
-        "requests": PortAllocation.objects.pending().filter(project=found).select_related("project"),
-        "events": Event.objects.visible_to(caller_of(request)).filter(project_id=found.pk)[:EVENTS_SHOWN],
+        "project": project,
+        "maps": lambda: _maps(request, project),  # the table alone does not need them
+        "allocate_form": allocate_form,
+        "reserve_form": reserve_form,
+        "requests": PortAllocation.objects.pending().filter(project=project).select_related("project"),
+        "events": Event.objects.visible_to(caller_of(request)).filter(project_id=project.pk)[:EVENTS_SHOWN],
         **_table(request, name),
     }
-    # Filters replace the table alone, a change all that it may have changed.
+    # Filters replace the table alone; a change replaces everything that it may have affected.
     return page(request, "allocations/project.html", "table" if request.method == "GET" else "project", context, status)
 
 
-def changed(request: HttpRequest, name: str, sentence: str) -> HttpResponseBase:
-    """After a change of what a project holds: the project as it is now."""
+def show_changed_project(request: HttpRequest, name: str, message: str) -> HttpResponseBase:
+    """Report a change to what a project holds, and show the project as it is now."""
     if not wants_fragment(request):
-        return done(request, sentence, reverse("project", args=[name]))
-    messages.success(request, sentence)
-    return _shown(request, name)
+        return redirect_with_message(request, message, reverse("project", args=[name]))
+    messages.success(request, message)
+    return _detail(request, name)
 
 
-def _found(request: HttpRequest, name: str) -> Project:
-    # What cannot be a name is nobody's, and no question for the database.
-    named = Project.objects.filter(name=name) if words.is_name(name) else Project.objects.none()
-    found = named.visible_to(caller_of(request)).with_usage().first()
-    if found is None:
+def _get(request: HttpRequest, name: str) -> Project:
+    """Return the project that the address of the page names. An invalid name is reported as unknown."""
+    if not validators.is_name(name):
         raise UnknownProject(f"There is no project {name}.", field="project")
-    return found
+    return queries.get_project(context_of(request), name)
 
 
-def _port_of(request: HttpRequest, name: str = "port") -> int | None:
-    """A port of the address: `?port=3105` for a free cell that was followed, `?from=` for the window of a map."""
+def _port_parameter(request: HttpRequest, name: str) -> int | None:
+    """Return a port in the address: `?port=` of a free cell, or `?from=` of the next part of a map."""
     try:
-        return words.port_text(request.GET.get(name, ""))
+        return validators.parse_port_number(request.GET.get(name, ""))
     except PortError:
         return None
 
 
-def _maps(request: HttpRequest, found: Project) -> list[PortMap]:
-    ranges = list(PortRange.objects.filter(project=found).with_usage())
-    port = _port_of(request, "from") or _port_of(request)
-    shown = [Q(port_number__range=window(r, port)) for r in ranges]
+def _maps(request: HttpRequest, project: Project) -> list[PortMap]:
+    ranges = list(PortRange.objects.filter(project=project).with_usage())
+    port_number = _port_parameter(request, "from") or _port_parameter(request, "port")
+    windows = [Q(port_number__range=window(r, port_number)) for r in ranges]
     caller = caller_of(request)
-    held = PortAllocation.objects.held().filter(reduce(or_, shown, Q(pk__in=[])))
-    seen = held.visible_to(caller)
-    # In a shared range, what projects hold that this caller does not see.
-    unseen = held.exclude(pk__in=seen.values("pk")) if caller.projects is not None else held.none()
-    listeners = Listener.objects.unallocated().in_ranges_of(found)
-    allocations, strays = list(seen.select_related("project")), list(listeners)
-    taken = set(unseen.values_list("port_number", flat=True))
+    held = PortAllocation.objects.held().filter(reduce(or_, windows, Q(pk__in=[])))
+    visible = held.visible_to(caller)
+    # A shared range also holds ports of projects that a limited caller may not see.
+    hidden = held.exclude(pk__in=visible.values("pk")) if caller.projects is not None else held.none()
+    hidden_ports = set(hidden.values_list("port_number", flat=True))
+    rows = list(visible.select_related("project"))
+    listeners = list(Listener.objects.unallocated().in_ranges_of(project))
     return [
         port_map(
             r,
-            [a for a in allocations if a.port_range_id == r.pk],
-            [s for s in strays if r.start_port <= s.port <= r.end_port],
-            port,
-            taken,
+            [a for a in rows if a.port_range_id == r.pk],
+            [listener for listener in listeners if r.start_port <= listener.port <= r.end_port],
+            port_number,
+            hidden_ports,
         )
         for r in ranges
     ]
 
 
 def _table(request: HttpRequest, name: str) -> dict[str, Any]:
-    """The project's allocations, filtered; a filter that makes no sense is shown with its error and filters nothing."""
+    """Return the project's allocations, filtered. An invalid filter is shown with its error, and filters nothing."""
     form = FilterForm(request.GET)
-    wanted = form.cleaned_data if form.is_valid() else {}
+    filters = form.cleaned_data if form.is_valid() else {}
     refusal = None
     try:
-        rows = ports_of(request).list(
+        rows = queries.list_allocations(
+            context_of(request),
             name,
-            status=wanted.get("status") or None,
-            hostname=wanted.get("host") or None,
-            protocol=wanted.get("protocol") or None,
-            text=wanted.get("q") or "",
+            status=filters.get("status"),
+            hostname=filters.get("hostname"),
+            protocol=filters.get("protocol"),
+            text=filters.get("q", ""),
         )
     except PortError as error:
-        rows, refusal = ports_of(request).list(name), error
+        rows, refusal = queries.list_allocations(context_of(request), name), error
     return {
-        "rows": paged(request, rows),
+        "rows": paginate(request, rows),
         "filter": form,
-        "is_filtered": any(wanted.get(f) for f in FILTERS),
-        "query": without_page(request, FILTERS),
+        "is_filtered": any(filters.values()),
+        "query": query_string(request, form.fields),
         "filter_refusal": refusal,
     }
 
 
-@door("POST", role=Role.OPERATOR, doing="allocate ports")
+@require_role(Role.OPERATOR, action="allocate ports", methods=["POST"])
 def allocate(request: HttpRequest, name: str) -> HttpResponseBase:
-    """A port for a service: the one it has, or a new one."""
+    """Allocate a port to a service, or show the one that it already has."""
     form = AllocateForm(request.POST, auto_id="allocate-%s")
-    ports = ports_of(request)
-    given = form.attempt(lambda service_name, **wanted: ports.get_or_allocate(name, service_name, **wanted))
-    if given is None:
-        return _shown(request, name, allocate=form, status=form.status)
-    verb = "has" if given.created else "had already"
-    return changed(request, name, f"{given.label} {verb} {given.address}.")
+    allocation = form.attempt(allocations.get_or_allocate, context_of(request), name)
+    if allocation is None:
+        return _detail(request, name, allocate_form=form)
+    verb = "has" if allocation.created else "already has"
+    return show_changed_project(request, name, f"{allocation.label} {verb} {allocation.address}.")
 
 
-@door("POST", role=Role.OPERATOR, doing="reserve ports")
+@require_role(Role.OPERATOR, action="reserve ports", methods=["POST"])
 def reserve(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Ports held for later."""
+    """Reserve a block of ports."""
     form = ReserveForm(request.POST, auto_id="reserve-%s")
-    held = form.attempt(ports_of(request).reserve_block, name)
-    if held is None:
-        return _shown(request, name, reserve=form, status=form.status)
-    span = f"{held[0].port_number}" if len(held) == 1 else f"{held[0].port_number}-{held[-1].port_number}"
-    return changed(request, name, f"Reserved {span}.")
+    reserved = form.attempt(reservations.reserve_block, context_of(request), name)
+    if reserved is None:
+        return _detail(request, name, reserve_form=form)
+    start, end = reserved[0].port_number, reserved[-1].port_number
+    return show_changed_project(request, name, f"Reserved {start}." if start == end else f"Reserved {start}-{end}.")
 
 
-@door("GET", "POST", role=Role.ADMIN, doing="add projects")
+@require_role(Role.ADMIN, action="add projects", methods=FORM_METHODS)
 def add(request: HttpRequest) -> HttpResponseBase:
-    """A new project with a range."""
-    form = ProjectForm(posted(request))
+    """Add a project with a range."""
+    form = ProjectForm(form_data(request))
     if request.method == "POST":
-        made = form.attempt(ports_of(request).add_project)
-        if made is not None:
-            return done(request, f"Added {made.name}.", reverse("project", args=[made.name]))
+        project = form.attempt(projects.add, context_of(request))
+        if project is not None:
+            return redirect_with_message(request, f"Added {project.name}.", reverse("project", args=[project.name]))
     context = {"form": form, "heading": "Add a project", "button": "Add project", "back": reverse("home")}
-    return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)
+    return page(request, "allocations/form.html", "form", context, form.status)
 
 
-@door("GET", "POST", role=Role.ADMIN, doing="change projects")
+@require_role(Role.ADMIN, action="change projects", methods=FORM_METHODS)
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
-    """A project's name and description."""
-    found = _found(request, name)
-    form = EditProjectForm(posted(request), initial=model_to_dict(found) | {"new_name": found.name})
+    """Edit the name and the details of a project."""
+    project = _get(request, name)
+    form = EditProjectForm(form_data(request), initial=model_to_dict(project))
     if request.method == "POST":
-        saved = form.attempt(ports_of(request).update_project, name)
-        if saved is not None:
-            return done(request, "Saved.", reverse("project", args=[saved.name]))
+        edited = form.attempt(projects.update, context_of(request), name)
+        if edited is not None:
+            return redirect_with_message(request, f"Saved {edited.name}.", reverse("project", args=[edited.name]))
     back = reverse("project", args=[name])
-    context = {"form": form, "heading": f"Edit {name}", "button": "Save", "back": back, "project": found}
-    return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)
+    context = {"form": form, "heading": f"Edit {name}", "button": "Save", "back": back}
+    return page(request, "allocations/form.html", "form", context, form.status)
 
 
-@door("GET", "POST", role=Role.ADMIN, doing="delete projects")
+@require_role(Role.ADMIN, action="delete projects", methods=FORM_METHODS)
 def delete(request: HttpRequest, name: str) -> HttpResponseBase:
-    """Delete a project, after asking."""
-    found, refusal = _found(request, name), None
+    """Delete a project. Ask for confirmation first."""
+    _get(request, name)
+    refusal = None
     if request.method == "POST":
         try:
-            ports_of(request).delete_project(name)
-            return done(request, f"Deleted {name}.", reverse("home"))
+            projects.delete(context_of(request), name)
+            return redirect_with_message(request, f"Deleted {name}.", reverse("home"))
         except PortError as error:
             refusal = error
     context = {
         "heading": f"Delete {name}?",
-        "sentence": "Its ranges go with it. A project that holds or held ports cannot be deleted.",
+        "sentence": "Its ranges are deleted with it. A project with ports that are held or in the history cannot be "
+        "deleted.",
         "button": "Delete project",
         "back": reverse("project", args=[name]),
-        "project": found,
         "refusal": refusal,
     }
     return page(request, "allocations/confirm.html", "confirm", context, refusal.status if refusal else 200)

@@ -1,4 +1,4 @@
-"""Ranges: list, add, edit, delete."""
+"""Ranges: the list, and adding, editing and deleting one."""
 
 from __future__ import annotations
 
@@ -8,32 +8,55 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from allocations.access import Role
-from allocations.errors import PortError, UnknownRange
+from allocations.auth.roles import Role
+from allocations.errors import PortError
 from allocations.forms import RangeForm, project_names
 from allocations.models import PortRange
-from allocations.pages import caller_of, done, door, page, paged, ports_of, posted
+from allocations.pages import (
+    FORM_METHODS,
+    caller_of,
+    context_of,
+    form_data,
+    page,
+    paginate,
+    redirect_with_message,
+    require_role,
+)
+from allocations.ports import ranges
 
 
-@door()
-def ranges(request: HttpRequest) -> HttpResponseBase:
-    """All ranges in port order, with how full they are."""
+@require_role()
+def index(request: HttpRequest) -> HttpResponseBase:
+    """Show all ranges in port order, and how full they are."""
     rows = PortRange.objects.visible_to(caller_of(request)).with_usage().select_related("project")
-    return page(request, "allocations/ranges.html", "ranges", {"ranges": paged(request, rows)})
+    return page(request, "allocations/ranges.html", "ranges", {"ranges": paginate(request, rows)})
 
 
-@door("GET", "POST", role=Role.ADMIN, doing="add ranges")
+@require_role(Role.ADMIN, action="add ranges", methods=FORM_METHODS)
 def add(request: HttpRequest) -> HttpResponseBase:
-    """A further range of a project."""
-    form = RangeForm(posted(request), initial={"project": request.GET.get("project", "")[:255]})
+    """Add a range to a project."""
+    form = RangeForm(form_data(request), initial={"project": request.GET.get("project", "")[:255]})
     if request.method == "POST":
-        made = form.attempt(ports_of(request).add_range)
-        if made is not None:
-            return done(request, f"Added {made}.", reverse("ranges"))
-    return _form(request, form, "Add a range", "Add range")
+        port_range = form.attempt(ranges.add, context_of(request))
+        if port_range is not None:
+            return redirect_with_message(request, f"Added {port_range}.", reverse("ranges"))
+    return _form_page(request, form, "Add a range", "Add range")
 
 
-def _form(request: HttpRequest, form: RangeForm, heading: str, button: str) -> HttpResponseBase:
+@require_role(Role.ADMIN, action="change ranges", methods=FORM_METHODS)
+def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """Edit a range. It must still contain its held ports, and must not overlap another range."""
+    port_range = ranges.get(context_of(request), pk)
+    initial = {name: getattr(port_range, name) for name in RangeForm.base_fields}
+    form = RangeForm(form_data(request), initial=initial | {"project": port_range.project.name})
+    if request.method == "POST":
+        edited = form.attempt(ranges.update, context_of(request), pk)
+        if edited is not None:
+            return redirect_with_message(request, f"Saved {edited}.", reverse("ranges"))
+    return _form_page(request, form, f"Edit {port_range.range_name}", "Save")
+
+
+def _form_page(request: HttpRequest, form: RangeForm, heading: str, button: str) -> HttpResponseBase:
     context = {
         "form": form,
         "heading": heading,
@@ -41,53 +64,23 @@ def _form(request: HttpRequest, form: RangeForm, heading: str, button: str) -> H
         "back": reverse("ranges"),
         "projects": project_names(caller_of(request)),
     }
-    return page(request, "allocations/form.html", "form", context, form.status if form.errors else 200)
+    return page(request, "allocations/form.html", "form", context, form.status)
 
 
-def _found(request: HttpRequest, pk: UUID) -> PortRange:
-    found = PortRange.objects.visible_to(caller_of(request)).select_related("project").filter(pk=pk).first()
-    if found is None:
-        raise UnknownRange("There is no such range.")
-    return found
-
-
-@door("GET", "POST", role=Role.ADMIN, doing="change ranges")
-def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Change a range; what would strand a held port or overlap another range is refused in words."""
-    found = _found(request, pk)
-    form = RangeForm(
-        posted(request),
-        initial={
-            "project": found.project.name,
-            "range_name": found.range_name,
-            "start": found.start_port,
-            "end": found.end_port,
-            "description": found.description,
-            "shared": found.is_shared,
-            "active": found.is_active,
-        },
-    )
-    if request.method == "POST":
-        changed = form.attempt(ports_of(request).update_range, pk)
-        if changed is not None:
-            return done(request, f"Saved {changed}.", reverse("ranges"))
-    return _form(request, form, f"Edit {found.range_name}", "Save")
-
-
-@door("GET", "POST", role=Role.ADMIN, doing="delete ranges")
+@require_role(Role.ADMIN, action="delete ranges", methods=FORM_METHODS)
 def delete(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Delete a range, after asking."""
-    found, refusal = _found(request, pk), None
+    """Delete a range. Ask for confirmation first."""
+    port_range, refusal = ranges.get(context_of(request), pk), None
     if request.method == "POST":
         try:
-            ports_of(request).delete_range(pk)
-            return done(request, f"Deleted {found}.", reverse("ranges"))
+            ranges.delete(context_of(request), pk)
+            return redirect_with_message(request, f"Deleted {port_range}.", reverse("ranges"))
         except PortError as error:
             refusal = error
     context = {
-        "heading": f"Delete {found.range_name} ({found.start_port}-{found.end_port})?",
-        "sentence": f"{found.project.name} loses these ports. A range with held ports or a history cannot be deleted; "
-        "deactivate it instead.",
+        "heading": f"Delete {port_range.range_name} ({port_range.start_port}-{port_range.end_port})?",
+        "sentence": f"{port_range.project.name} loses these ports. A range with ports that are held or in the history "
+        "cannot be deleted; deactivate it instead.",
         "button": "Delete range",
         "back": reverse("ranges"),
         "refusal": refusal,

@@ -1,4 +1,4 @@
-"""One's own tokens: made, shown once, revoked."""
+"""The caller's own tokens."""
 
 from __future__ import annotations
 
@@ -11,39 +11,48 @@ from django.urls import reverse
 from allocations.errors import PortError, UnknownToken
 from allocations.forms import TokenForm
 from allocations.models import Token
-from allocations.pages import caller_of, done, door, page, paged, ports_of, posted
+from allocations.pages import (
+    FORM_METHODS,
+    caller_of,
+    context_of,
+    form_data,
+    page,
+    paginate,
+    redirect_with_message,
+    require_role,
+)
+from allocations.ports import tokens
 
 
-@door("GET", "POST", doing="make tokens")
-def tokens(request: HttpRequest) -> HttpResponseBase:
-    """The list, the form, and after it the token: it is in this answer and in no other."""
+@require_role(action="make tokens", methods=FORM_METHODS)
+def index(request: HttpRequest) -> HttpResponseBase:
+    """List the caller's tokens, and make new ones. Only the response that makes a token shows it."""
     caller = caller_of(request)
-    form = TokenForm(posted(request), caller=caller)
-    made = None
-    if request.method == "POST":
-        made = form.attempt(ports_of(request).create_token)
-        if made is not None:
-            form = TokenForm(None, caller=caller)
-    rows = Token.objects.of_user(caller).prefetch_related("projects")
-    context = {"form": form, "tokens": paged(request, rows), "made": made}
-    return page(request, "allocations/tokens.html", "tokens", context, form.status if form.errors else 200)
+    form = TokenForm(form_data(request), caller=caller)
+    new_token, secret = None, ""
+    if request.method == "POST" and (pair := form.attempt(tokens.create, context_of(request))):
+        new_token, secret = pair
+        form = TokenForm(None, caller=caller)
+    rows = Token.objects.belonging_to(caller).prefetch_related("projects")
+    context = {"form": form, "tokens": paginate(request, rows), "new_token": new_token, "secret": secret}
+    return page(request, "allocations/tokens.html", "tokens", context, form.status)
 
 
-@door("GET", "POST", doing="revoke tokens")
+@require_role(action="revoke tokens", methods=FORM_METHODS)
 def revoke(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """Close a token for good, after asking."""
-    found, refusal = Token.objects.of_user(caller_of(request)).filter(pk=pk).first(), None
-    if found is None:
+    """Revoke a token for good. Ask for confirmation first."""
+    token, refusal = Token.objects.belonging_to(caller_of(request)).filter(pk=pk).first(), None
+    if token is None:
         raise UnknownToken("There is no such token.")
     if request.method == "POST":
         try:
-            ports_of(request).revoke_token(pk)
-            return done(request, f"Revoked {found.name}.", reverse("tokens"))
+            tokens.revoke(context_of(request), pk)
+            return redirect_with_message(request, f"Revoked {token.name}.", reverse("tokens"))
         except PortError as error:
             refusal = error
     context = {
-        "heading": f"Revoke {found.name}?",
-        "sentence": "Whatever uses it is locked out at once, and it never works again.",
+        "heading": f"Revoke {token.name}?",
+        "sentence": "Every program that uses it loses access at once, and the token never works again.",
         "button": "Revoke the token",
         "back": reverse("tokens"),
         "refusal": refusal,

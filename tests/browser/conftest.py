@@ -1,4 +1,4 @@
-"""A real Chromium before a live server; whatever the page complains of fails the test."""
+"""Chromium with a live server. A script error, a console warning or a failed request fails the test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests import make
-from tests.tools import cannot_run
+from tests.tools import skip_or_fail
+from tests.users import PASSWORD, user_with_role
 
-# Playwright's synchronous calls keep an event loop in this thread, and Django would refuse the database to it.
+# Playwright's synchronous API runs an event loop in this thread, in which Django would refuse database queries.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-PASSWORD = "correct-horse-battery"
 Opened = Callable[..., Page]
 
 
@@ -24,13 +23,13 @@ Opened = Callable[..., Page]
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if not chromium:
-        cannot_run("no Chromium: apt-get install -y --no-install-recommends chromium")
+        skip_or_fail("No Chromium is installed. Run apt-get install -y --no-install-recommends chromium")
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     return {**browser_type_launch_args, "executable_path": chromium, "args": quiet}
 
 
 class Complaints(list[str]):
-    """What the pages complained of. `expected` holds statuses that the test provokes."""
+    """The errors that occurred on the pages. `expected` contains the statuses that the test provokes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,34 +38,31 @@ class Complaints(list[str]):
     def watch(self, page: Page) -> None:
         page.on("pageerror", lambda error: self.append(f"script: {error}"))
         page.on("console", lambda m: self.append(f"console: {m.text}") if self._is_bad(m) else None)
+        # htmx aborts a request when a newer one replaces it.
         page.on(
             "requestfailed", lambda r: self.append(f"failed: {r.url}") if "ABORTED" not in (r.failure or "") else None
         )
-        page.on("response", lambda r: self._look(r.status, r.url))
+        page.on("response", lambda r: self._check_status(r.status, r.url))
 
     def _is_bad(self, message: Any) -> bool:
-        # A refused form's status is repeated by the console; the status itself is looked at below.
+        # The console also reports the status of a refused form, which _check_status checks.
         return message.type in {"error", "warning"} and "Failed to load resource" not in message.text
 
-    def _failed(self, url: str, why: str) -> None:
-        if "ABORTED" not in why:  # a request that a newer one made needless
-            self.append(f"failed: {url} {why}")
-
-    def _look(self, status: int, url: str) -> None:
+    def _check_status(self, status: int, url: str) -> None:
         if status >= 400 and status not in self.expected:
             self.append(f"{status} {url}")
 
 
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
-    found = Complaints()
-    yield found
-    assert found == []
+    complaints = Complaints()
+    yield complaints
+    assert complaints == []
 
 
 @pytest.fixture
 def opened(browser: Browser, live_server: Any, complaints: Complaints) -> Iterator[Opened]:
-    """Opens a page as a person of that role, in a window of that kind."""
+    """Return a function that opens a page in a new window, logged in as the user with a role."""
     contexts: list[BrowserContext] = []
 
     def opened(role: str = "admin", *, width: int = 1280, scheme: Any = "light", scripts: bool = True) -> Page:
@@ -81,9 +77,8 @@ def opened(browser: Browser, live_server: Any, complaints: Complaints) -> Iterat
         page.set_default_timeout(10_000)
         complaints.watch(page)
         if role:
-            user = User.objects.filter(username=role).first() or User.objects.create_user(role, password=PASSWORD)
-            user.groups.set(Group.objects.filter(name=role))
-            log_in(page, role)
+            user = user_with_role(role if role != "nobody" else "")
+            log_in(page, user.username)
         return page
 
     yield opened
@@ -101,6 +96,6 @@ def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
 
 @pytest.fixture
 def shop(transactional_db: None) -> None:
-    """A project with two services."""
+    """Create a project with two services."""
     make.port_range("shop", make.FIRST, 20)
     make.manager().allocate_many("shop", ["web", "api"])

@@ -1,4 +1,4 @@
-"""What a person does with the dashboard, in a real Chromium, on real PostgreSQL, with real listeners."""
+"""What users do on the dashboard, in Chromium, with real listeners."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import socket
 import pytest
 from playwright.sync_api import expect
 
-from allocations.access import Caller
+from allocations.auth.lookup import caller_for_token
 from allocations.models import PortAllocation
-from allocations.ports import PortManager
+from allocations.ports import PortManager, projects
 from tests import make
 from tests.browser.conftest import Complaints, Opened, log_in
+from tests.users import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shop")]
 FIRST = make.FIRST
@@ -28,14 +29,14 @@ def test_log_in_and_out(opened: Opened, complaints: Complaints) -> None:
     expect(page).to_have_url(re.compile("/login"))
 
 
-def test_a_wrong_password(opened: Opened) -> None:
+def test_a_wrong_password_is_refused(opened: Opened) -> None:
     opened("admin")
     page = opened("")
     log_in(page, "admin", "wrong")
     expect(page.get_by_text("correct username and password")).to_be_visible()
 
 
-def test_allocate_moves_the_bar_and_the_map(opened: Opened) -> None:
+def test_allocate_updates_the_bar_and_the_map(opened: Opened) -> None:
     page = opened("operator")
     page.goto("/projects/shop")
     expect(page.get_by_text("2 of 20 held")).to_be_visible()
@@ -47,22 +48,22 @@ def test_allocate_moves_the_bar_and_the_map(opened: Opened) -> None:
     assert PortAllocation.objects.filter(service_name="worker", port_number=FIRST + 2).exists()
 
 
-def test_a_refusal_is_told_beside_the_field(opened: Opened, complaints: Complaints) -> None:
+def test_a_refusal_is_shown_beside_its_field(opened: Opened, complaints: Complaints) -> None:
     complaints.expected = {409, 422}
     page = opened("operator")
     page.goto("/projects/shop")
     page.locator("#allocate [name=service_name]").fill("worker")
-    page.locator("#allocate [name=port]").fill(str(FIRST))
+    page.locator("#allocate [name=port_number]").fill(str(FIRST))
     page.get_by_role("button", name="Allocate", exact=True).click()
     expect(page.get_by_text(f"{FIRST}/tcp on localhost is held by shop/web.")).to_be_visible()
     expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
 
 
-def test_a_free_cell_allocates_that_port(opened: Opened) -> None:
+def test_a_free_cell_fills_in_its_port(opened: Opened) -> None:
     page = opened("operator")
     page.goto("/projects/shop")
     page.locator(".map .cell", has_text=str(FIRST + 7)).click()
-    expect(page.locator("#allocate [name=port]")).to_have_value(str(FIRST + 7))
+    expect(page.locator("#allocate [name=port_number]")).to_have_value(str(FIRST + 7))
 
 
 def test_edit_in_place(opened: Opened) -> None:
@@ -74,12 +75,12 @@ def test_edit_in_place(opened: Opened) -> None:
     expect(page.get_by_role("row").filter(has_text="The best shop")).to_be_visible()
 
 
-def test_release_asks_first_and_names_what_listens(opened: Opened) -> None:
+def test_release_asks_for_confirmation_and_names_the_listener(opened: Opened) -> None:
     page = opened("operator")
     with socket.create_server(("127.0.0.1", FIRST)):
         page.goto("/projects/shop")
         page.get_by_role("link", name=f"Release {FIRST}", exact=True).click()
-        expect(page.get_by_role("dialog")).to_contain_text("listens there now")
+        expect(page.get_by_role("dialog")).to_contain_text("is listening there now")
         expect(page.get_by_role("dialog")).to_contain_text("python")
         page.get_by_role("link", name="Keep it").click()
         expect(page.get_by_role("dialog")).to_be_hidden()
@@ -94,15 +95,15 @@ def test_reserve_with_an_expiry(opened: Opened) -> None:
     page = opened("operator")
     page.goto("/projects/shop")
     page.get_by_text("Reserve ports").click()
-    page.get_by_label("From port").fill(str(FIRST + 10))
-    page.get_by_label("To port").fill(str(FIRST + 12))
+    page.get_by_label("Start port").fill(str(FIRST + 10))
+    page.get_by_label("End port").fill(str(FIRST + 12))
     page.get_by_label("Expires").fill("7d")
     page.get_by_role("button", name="Reserve", exact=True).click()
     expect(page.get_by_text("5 of 20 held")).to_be_visible()
     assert PortAllocation.objects.filter(status="reserved", expires_at__isnull=False).count() == 3
 
 
-def test_audit_sees_a_listener_come_and_go(opened: Opened) -> None:
+def test_an_audit_sees_a_listener_start_and_stop(opened: Opened) -> None:
     page = opened("operator")
     with socket.create_server(("127.0.0.1", FIRST)):
         page.get_by_role("button", name="Audit now").click()
@@ -114,7 +115,7 @@ def test_audit_sees_a_listener_come_and_go(opened: Opened) -> None:
     expect(page.get_by_text("1 listening", exact=True)).to_have_count(0)
 
 
-def test_adopt_what_listens(opened: Opened) -> None:
+def test_adopt_an_unallocated_listener(opened: Opened) -> None:
     page = opened("operator")
     with socket.create_server(("127.0.0.1", FIRST + 5)):
         page.get_by_role("button", name="Audit now").click()
@@ -139,42 +140,42 @@ def test_search_as_you_type(opened: Opened, text: str) -> None:
     expect(page.locator("#results").get_by_text(expected).first).to_be_visible()
 
 
-def test_an_overlap_is_told_in_words(opened: Opened, complaints: Complaints) -> None:
+def test_an_overlap_names_the_other_range(opened: Opened, complaints: Complaints) -> None:
     complaints.expected = {409, 422}
     page = opened("admin")
     page.goto("/ranges/add?project=shop")
     page.get_by_label("Name").fill("more")
-    page.get_by_label("From port").fill(str(FIRST + 19))
-    page.get_by_label("To port").fill(str(FIRST + 30))
+    page.get_by_label("Start port").fill(str(FIRST + 19))
+    page.get_by_label("End port").fill(str(FIRST + 30))
     page.get_by_role("button", name="Add range").click()
     expect(page.get_by_text(f"overlaps shop ({FIRST}-{FIRST + 19}) of shop")).to_be_visible()
 
 
-def test_a_viewer_looks_and_does_not_touch(opened: Opened) -> None:
+def test_a_viewer_sees_no_controls_for_changes(opened: Opened) -> None:
     page = opened("viewer")
     page.goto("/projects/shop")
     expect(page.get_by_role("button", name="Allocate", exact=True)).to_have_count(0)
     expect(page.get_by_role("link", name=f"Release {FIRST}", exact=True)).to_have_count(0)
 
 
-def test_who_is_in_no_group_sees_nothing(opened: Opened, complaints: Complaints) -> None:
+def test_a_user_without_a_role_sees_nothing(opened: Opened, complaints: Complaints) -> None:
     complaints.expected = {403}
-    page = opened("stranger")
+    page = opened("nobody")
     expect(page.get_by_text("shop")).to_have_count(0)
 
 
-def test_by_keyboard_alone(opened: Opened) -> None:
+def test_the_dashboard_works_with_the_keyboard_alone(opened: Opened) -> None:
     page = opened("")
-    opened("operator")  # makes the person
+    opened("operator")  # creates the user
     page.goto("/login")
     page.get_by_label("Username").focus()
     page.keyboard.type("operator")
     page.keyboard.press("Tab")
-    page.keyboard.type("correct-horse-battery")
+    page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Projects")).to_be_visible()
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to main content")).to_be_focused()
     page.goto("/projects/shop")
     page.locator("#allocate [name=service_name]").focus()
     page.keyboard.type("worker")
@@ -182,7 +183,7 @@ def test_by_keyboard_alone(opened: Opened) -> None:
     expect(page.get_by_text("3 of 20 held")).to_be_visible()
 
 
-def test_without_scripts(opened: Opened) -> None:
+def test_the_dashboard_works_without_scripts(opened: Opened) -> None:
     page = opened("operator", scripts=False)
     page.goto("/projects/shop")
     page.locator("#allocate [name=service_name]").fill("worker")
@@ -196,40 +197,40 @@ def test_without_scripts(opened: Opened) -> None:
     expect(page.get_by_text("Last audit just now")).to_be_visible()
 
 
-def test_a_token_is_made_and_copied(opened: Opened) -> None:
+def test_a_token_is_created_copied_and_revoked(opened: Opened) -> None:
     page = opened("operator")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_text("operator", exact=True).first.click()
     page.get_by_role("link", name="Tokens").click()
     page.get_by_label("Name").fill("deploy")
     page.get_by_label("Projects").select_option("shop")
-    page.get_by_role("button", name="Make a token").click()
-    expect(page.get_by_role("heading", name="deploy is made")).to_be_visible()
+    page.get_by_role("button", name="Create a token").click()
+    expect(page.get_by_role("heading", name="Token deploy created")).to_be_visible()
     page.get_by_role("button", name="Copy the token").click()
     assert page.evaluate("navigator.clipboard.readText()") == page.locator(".secret code").inner_text()
     page.reload()
     expect(page.locator(".secret")).to_have_count(0)
     page.get_by_role("link", name="Revoke deploy").click()
     page.get_by_role("button", name="Revoke the token").click()
-    expect(page.get_by_role("row").filter(has_text="revoked")).to_be_visible()
+    expect(page.get_by_role("row").filter(has_text="Revoked")).to_be_visible()
 
 
-def test_an_agent_is_connected_asks_and_is_approved(opened: Opened) -> None:
-    make.manager().update_project("shop", mode="ask")
+def test_an_agent_is_connected_and_its_requests_are_decided(opened: Opened) -> None:
+    projects.update(make.manager().context, "shop", mode="ask")
     page = opened("operator")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_text("operator", exact=True).first.click()
     page.get_by_role("link", name="Connect an agent").click()
-    page.get_by_role("button", name="Make a token").click()
+    page.get_by_role("button", name="Create a token").click()
     expect(page.get_by_role("heading", name="A token for agent of shop")).to_be_visible()
     page.get_by_role("button", name="Copy for Claude Code, HTTP").click()
-    pasted = page.evaluate("navigator.clipboard.readText()")
-    secret = re.search(r"Bearer (ptl_\w+)", pasted)
+    line = page.evaluate("navigator.clipboard.readText()")
+    secret = re.search(r"Bearer (ptl_\w+)", line)
     assert secret is not None
-    page.get_by_text("or over stdio").first.click()
+    page.get_by_text("Or over stdio").first.click()
     expect(page.get_by_role("button", name="Copy for Claude Code, stdio")).to_be_visible()
 
-    caller = Caller.of_token(secret[1])
+    caller = caller_for_token(secret[1])
     assert caller is not None
     agent = PortManager(actor=caller.name, source="mcp", caller=caller)
     agent.get_or_allocate("shop", "worker")
@@ -240,5 +241,5 @@ def test_an_agent_is_connected_asks_and_is_approved(opened: Opened) -> None:
     assert agent.get_or_allocate("shop", "worker").status == "allocated"
     page.goto("/projects/shop")
     page.get_by_role("button", name="Refuse shop/another").click()
-    expect(page.get_by_role("heading", name="Agents ask")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Agents have requested")).to_have_count(0)
     expect(page.get_by_text("3 of 20 held")).to_be_visible()

@@ -1,1 +1,1 @@
-"""Each page: that it works, whom it refuses and how, and what htmx gets of it. Operations are tested elsewhere."""
+"""Tests of the pages: their content, their refusals and what htmx receives. The operations are tested elsewhere."""

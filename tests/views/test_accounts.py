@@ -1,28 +1,14 @@
-"""Logging in, and the history."""
+"""Logging in and out, and passwords."""
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from allocations.models import Event
-from allocations.ports import PortManager
+from tests.users import PASSWORD
 
-from .reading import HTMX, PASSWORD, text
+from .helpers import HTMX, text
 
 pytestmark = pytest.mark.django_db
-
-
-def test_events_newest_first_and_page_by_page(viewer: Client, ports: PortManager) -> None:
-    ports.add_project("bank", size=70, start=20700)
-    for n in range(60):
-        ports.reserve("bank", 20700 + n)
-    ports.update_project("bank", description="Money")
-    first, second = viewer.get("/events", {"project": "bank"}), viewer.get("/events", {"project": "bank", "page": "2"})
-    assert "description: from – → Money" in text(first)
-    assert first.content.count(b'<span class="when">') == 50
-    assert second.content.count(b'<span class="when">') == Event.objects.exclude(label__startswith="shop").count() - 50
-    assert "shop" not in text(first)
-    assert "created project shop" in text(viewer.get("/events", {"page": "2"}))
 
 
 def test_login_and_logout(client: Client) -> None:
@@ -49,10 +35,10 @@ def test_password_change(viewer: Client) -> None:
     fields = {"old_password": PASSWORD, "new_password1": "battery-staple-2", "new_password2": "battery-staple-2"}
     assert "didn’t match" in text(viewer.post("/password", fields | {"new_password2": "other"}))
     assert viewer.post("/password", fields)["Location"] == "/password/done"
-    assert "The password is changed" in text(viewer.get("/password/done"))
+    assert "Your password has been changed" in text(viewer.get("/password/done"))
 
 
-def test_a_part_of_a_page_reloads_it_where_the_login_has_ended(client: Client) -> None:
+def test_htmx_reloads_the_page_after_the_session_has_ended(client: Client) -> None:
     response = client.get("/", headers=HTMX, follow=True)
     assert response["HX-Refresh"] == "true"
     assert not response.content

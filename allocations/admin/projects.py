@@ -4,43 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from allocations import forms as port_forms
-from allocations import words
+from allocations.forms import NewRangeForm, PortField
 from allocations.models import PortRange, Project
+from allocations.ports import projects, ranges
 
-from .base import OperationAdmin, OperationForm, ports_of
+from .base import OperationAdmin, OperationForm, context_of
 
 
-class ProjectForm(OperationForm):
-    size = port_forms.PortField(
-        label="Ports", required=False, initial=str(words.DEFAULT_RANGE_SIZE), help_text="How many its range has."
-    )
-    start = port_forms.PortField(label="From port", required=False, help_text="Empty: the next free block.")
-    shared = forms.BooleanField(required=False, help_text="Other projects may name its range.")
-    renames = {"project": "name", "range": "name", "start port": "start"}
+class ProjectForm(OperationForm, NewRangeForm):
+    """A form to add a project with a range, or to edit a project without its ranges."""
 
     class Meta:
         model = Project
         fields = ("name", "description", "mode", "agent_quota")
 
-    def operate(self, values: dict[str, Any]) -> Project:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if not self.instance._state.adding:
-            name = Project.objects.get(pk=self.instance.pk).name
-            changes = {key: values[key] for key in ("description", "mode", "agent_quota")}
-            return self.ports.update_project(name, new_name=values["name"], **changes)
-        return self.ports.add_project(
-            values["name"],
-            description=values["description"],
-            size=values["size"] or words.DEFAULT_RANGE_SIZE,
-            start=values["start"],
-            shared=values["shared"],
-        )
+            for name in NewRangeForm.base_fields:
+                del self.fields[name]
+
+    def operate(self, values: dict[str, Any]) -> Project:
+        if self.instance._state.adding:
+            return projects.add(self.context, **values)
+        name = Project.objects.values_list("name", flat=True).get(pk=self.instance.pk)
+        return projects.update(self.context, name, **values)
 
 
 @admin.register(Project)
@@ -54,8 +47,7 @@ class ProjectAdmin(OperationAdmin):
         return super().get_queryset(request).with_usage()  # type: ignore[attr-defined,no-any-return]
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        about = ("name", "description")
-        return (*about, "mode", "agent_quota") if obj else (*about, "size", "start", "shared")
+        return ("name", "description", *(("mode", "agent_quota") if obj else NewRangeForm.base_fields))
 
     @admin.display(description="Ports")
     def ports(self, project: Project) -> str:
@@ -70,29 +62,24 @@ class ProjectAdmin(OperationAdmin):
         return format_html('<progress max="100" value="{0}">{0} %</progress> {0} %', project.usage.percent)
 
     def delete_model(self, request: HttpRequest, obj: Project) -> None:
-        ports_of(request).delete_project(obj.name)
+        projects.delete(context_of(request), obj.name)
 
 
 class RangeForm(OperationForm):
-    start_port = port_forms.PortField(label="From port")
-    end_port = port_forms.PortField(label="To port")
-    renames = {"range": "range_name", "start port": "start_port", "end port": "end_port", "shared": "is_shared"}
+    """A form to add or edit a range."""
+
+    start_port = PortField(label="Start port")
+    end_port = PortField(label="End port")
 
     class Meta:
         model = PortRange
         fields = ("project", "range_name", "start_port", "end_port", "description", "is_shared", "is_active")
 
     def operate(self, values: dict[str, Any]) -> PortRange:
-        said: dict[str, Any] = {
-            "description": values["description"],
-            "shared": values["is_shared"],
-            "active": values["is_active"],
-        }
-        project, name = values["project"].name, values["range_name"]
-        start, end = values["start_port"], values["end_port"]
+        values = values | {"project": values["project"].name}
         if self.instance._state.adding:
-            return self.ports.add_range(project, name, start, end, **said)
-        return self.ports.update_range(self.instance.pk, project=project, range_name=name, start=start, end=end, **said)
+            return ranges.add(self.context, **values)
+        return ranges.update(self.context, self.instance.pk, **values)
 
 
 @admin.register(PortRange)
@@ -113,4 +100,4 @@ class PortRangeAdmin(OperationAdmin):
         return f"{port_range.usage.held} ({port_range.usage.percent} %)"
 
     def delete_model(self, request: HttpRequest, obj: PortRange) -> None:
-        ports_of(request).delete_range(obj.pk)
+        ranges.delete(context_of(request), obj.pk)

@@ -1,4 +1,4 @@
-"""One allocation: everything about it, edit, release."""
+"""One allocation: its details, editing and releasing it."""
 
 import re
 import socket
@@ -10,29 +10,29 @@ from django.urls import reverse
 from allocations.models import PortAllocation
 from allocations.ports import PortManager
 
-from .reading import HTMX, is_page, text
+from .helpers import HTMX, is_page, text
 
 pytestmark = pytest.mark.django_db
 
 
-def test_an_allocation_shows_all_that_is_known(
+def test_details_checks_and_events_are_shown(
     viewer: Client, ports: PortManager, web: PortAllocation, operator: Client
 ) -> None:
     with socket.create_server(("127.0.0.1", 20500)):
         ports.audit()
     ports.audit()
-    shown = text(viewer.get(reverse("allocation", args=[web.pk])))
-    for what in ("localhost:20500", "The shop", "http", "shop 20500–20519", "up in 50.0 % of 2", "not running"):
-        assert what in shown
-    assert "test allocated web 20500/tcp" in shown
+    content = text(viewer.get(reverse("allocation", args=[web.pk])))
+    for expected in ("localhost:20500", "The shop", "http", "shop 20500–20519", "up in 50.0 % of 2", "not running"):
+        assert expected in content
+    assert "test allocated web 20500/tcp" in content
 
 
-def test_what_people_wrote_is_text(operator: Client, ports: PortManager) -> None:
+def test_text_from_users_is_escaped(operator: Client, ports: PortManager) -> None:
     ports.allocate("shop", "web", description="<script>alert(1)</script>", metadata={"<b>": "<i>"})
     for address in ("/projects/shop", reverse("allocation", args=[PortAllocation.objects.get().pk]), "/events"):
-        shown = operator.get(address).content
-        assert b"<script>alert" not in shown
-        assert b"<i>" not in shown
+        content = operator.get(address).content
+        assert b"<script>alert" not in content
+        assert b"<i>" not in content
 
 
 def test_edit_in_place(operator: Client, web: PortAllocation) -> None:
@@ -41,7 +41,7 @@ def test_edit_in_place(operator: Client, web: PortAllocation) -> None:
     assert form.content.strip().startswith(f'<tr id="a-{web.pk}"'.encode())
     fields = {
         f"a{web.pk}-{name}": value
-        for name, value in {"new_name": "front", "description": "Now", "service_type": ""}.items()
+        for name, value in {"service_name": "front", "description": "Now", "service_type": ""}.items()
     }
     row = operator.post(address, fields, headers=HTMX)
     assert row.status_code == 200
@@ -54,27 +54,27 @@ def test_edit_in_place(operator: Client, web: PortAllocation) -> None:
     assert b"<strong>front</strong>" in cancelled.content
 
 
-def test_edit_refuses_beside_the_field(operator: Client, ports: PortManager, web: PortAllocation) -> None:
+def test_a_refusal_is_shown_beside_its_field(operator: Client, ports: PortManager, web: PortAllocation) -> None:
     ports.allocate("shop", "api", cloudflare_hostname="api.example.com")
     address = reverse("allocation-edit", args=[web.pk])
-    fields = {f"a{web.pk}-new_name": "web", f"a{web.pk}-cloudflare_hostname": "api.example.com"}
+    fields = {f"a{web.pk}-service_name": "web", f"a{web.pk}-cloudflare_hostname": "api.example.com"}
     for headers in ({}, HTMX):
         response = operator.post(address, fields, headers=headers)
         assert response.status_code == 409
-        assert "api.example.com points at shop/api already" in text(response)
-    assert operator.post(address, {f"a{web.pk}-new_name": ""}).status_code == 422
+        assert "api.example.com already points at shop/api" in text(response)
+    assert operator.post(address, {f"a{web.pk}-service_name": ""}).status_code == 422
 
 
-def test_release_asks_and_names_what_listens(operator: Client, ports: PortManager) -> None:
-    held = ports.allocate("shop", "web", port=20501)
-    address = reverse("release", args=[held.pk])
-    assert "Nothing listens there now" in text(operator.get(address))
+def test_release_asks_for_confirmation_and_names_the_listener(operator: Client, ports: PortManager) -> None:
+    allocation = ports.allocate("shop", "web", port_number=20501)
+    address = reverse("release", args=[allocation.pk])
+    assert "Nothing is listening there now" in text(operator.get(address))
     with socket.create_server(("127.0.0.1", 20501)):
-        asked = operator.get(address, headers=HTMX)
-    assert not is_page(asked)
-    assert re.search(r"Release 20501/tcp of shop/web\?.*\(pid \d+\) listens there now", text(asked))
-    held.refresh_from_db()
-    assert held.is_held
+        dialog = operator.get(address, headers=HTMX)
+    assert not is_page(dialog)
+    assert re.search(r"Release 20501/tcp of shop/web\?.*\(pid \d+\) is listening there now", text(dialog))
+    allocation.refresh_from_db()
+    assert allocation.is_held
 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
@@ -92,3 +92,13 @@ def test_release(operator: Client, web: PortAllocation, headers: dict[str, str])
     assert again.status_code == 409
     assert "a released allocation never changes" in text(again)
     assert again["HX-Retarget"] == "#dialog"
+
+
+def test_the_owner_is_shown_searchable_and_recorded(operator: Client, web: PortAllocation) -> None:
+    form = {f"a{web.pk}-{name}": value for name, value in (("service_name", "web"), ("owner", "team-payments"))}
+    assert operator.post(reverse("allocation-edit", args=[web.pk]), form).status_code == 303
+    page = text(operator.get(reverse("allocation", args=[web.pk])))
+    assert "Owner team-payments" in page
+    assert "owner: from – → team-payments" in page
+    assert "Owner: team-payments" in text(operator.get("/projects/shop"))
+    assert "shop/web" in text(operator.get("/search?q=payments"))
