@@ -1,33 +1,33 @@
-# Portal's few chores. `make up` and `make test` each set up all they need; the README says what Debian needs first.
+# Common tasks. `make up` and `make test` install everything they need, except for the Debian packages in the README.
 
 PYTHON ?= python3
 PY = .venv/bin/python
-# uv is quick and compiles what it installs; where it cannot be had, pip does the same, slowly.
+# uv is fast and compiles what it installs. If it isn't available, use pip, which is slower.
 install = ($(PY) -m pip install -q uv && $(PY) -m uv pip install -q --system-certs --compile-bytecode --python $(PY) -r $<) \
 	|| $(PY) -m pip install -q -r $<
-# Checks know nothing of the Portal that may be running here.
+# The checks don't use the settings of a Portal that is running here.
 checks = DJANGO_SETTINGS_MODULE=tests.settings $(PY)
 
-help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-up: .venv/.ready ## serve Portal on http://localhost:3000, until Ctrl-C
+up: .venv/.ready ## serve Portal at http://localhost:3000 until Ctrl-C
 	@exec $(PY) manage.py up
 
-stop: .venv/.ready ## stop the embedded PostgreSQL, which outlives `make up`
+stop: .venv/.ready ## stop the embedded PostgreSQL, which keeps running after `make up`
 	@$(PY) -m portal.embedded
 
-backup: .venv/.ready ## write everything to FILE=portal.dump
+backup: .venv/.ready ## back up the database to FILE=portal.dump
 	@$(PY) -m portal.backup backup "$(FILE)"
 
-restore: .venv/.ready ## read FILE=portal.dump into an empty database
+restore: .venv/.ready ## restore FILE=portal.dump into an empty database
 	@$(PY) -m portal.backup restore "$(FILE)"
 
-test: .venv/.ready-dev ## run all tests; as root, with the Debian packages they need
+test: .venv/.ready-dev ## run all tests; as root, also install the Debian packages they need
 	@scripts/test_tools
 	@exec $(PY) -m pytest -n 2 --dist loadgroup
 
-lint: .venv/.ready-dev ## look for mistakes without running anything
+lint: .venv/.ready-dev ## check code style, types, templates and migrations
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
@@ -36,18 +36,21 @@ lint: .venv/.ready-dev ## look for mistakes without running anything
 	$(checks) manage.py check
 	$(checks) manage.py makemigrations --check --dry-run
 
-bench: .venv/.ready-dev ## measure, and print the ratios
+bench: .venv/.ready-dev ## run the benchmarks and print the ratios
 	@exec $(PY) -m tests.benchmarks
 
-lock: .venv/.ready-dev ## pin requirements*.txt anew from pyproject.toml
+schema: .venv/.ready ## update allocations/sql/schema.sql from the migrations
+	@$(PY) scripts/schema.py
+
+lock: .venv/.ready-dev ## update requirements*.txt from pyproject.toml
 	$(PY) scripts/lock.py
 
-clean: ## remove the venv and caches; .portal, with the data, stays
+clean: ## remove the virtual environment and caches, but not the data in .portal
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis test-results
 	find . -name __pycache__ -not -path './.portal/*' -prune -exec rm -rf {} +
 
 .venv/.ready: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Portal needs Python 3.11 or newer: make PYTHON=python3.12 up")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Portal needs Python 3.11 or newer, for example: make PYTHON=python3.12 up")'
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "Installing $< ..."
 	@$(install)
@@ -58,4 +61,4 @@ clean: ## remove the venv and caches; .portal, with the data, stays
 	@$(install)
 	@touch $@
 
-.PHONY: help up stop backup restore test lint bench lock clean
+.PHONY: help up stop backup restore test lint bench schema lock clean

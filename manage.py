@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Portal's commands: `manage.py help` lists them."""
+"""Run the commands of Portal, which `manage.py help` lists."""
 
 import os
 import sys
@@ -10,13 +10,16 @@ VENV = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
 
 
 def main() -> None:
-    """Run a command; a wrong setting or a database that does not answer is one line on standard error, and status 2."""
+    """Run a command.
+
+    If a setting is invalid or the database isn't available, print one line to standard error and exit with status 2.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     if find_spec("django") is None and VENV.exists() and sys.executable != str(VENV):
-        # ./manage.py from a shell or cron: use what `make` installed.
-        os.execv(VENV, [str(VENV), *sys.argv])  # noqa: S606 no shell is meant
+        # A shell or cron runs ./manage.py with the system Python, so switch to the one that `make` installed.
+        os.execv(VENV, [str(VENV), *sys.argv])  # noqa: S606 no shell is needed
     if find_spec("django") is None:
-        sys.exit("Portal is not installed here yet: `make up` does that.")
+        sys.exit("Portal is not installed here yet. Run `make up` to install and start it.")
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
     from django.db import OperationalError

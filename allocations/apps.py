@@ -1,4 +1,4 @@
-"""The app `allocations`: everything about ports."""
+"""The Django app that holds the registry and all its doors."""
 
 from django.apps import AppConfig
 

@@ -1,9 +1,11 @@
-"""What listens on this host, from the kernel.
+"""Find the sockets that are listening on this host.
 
-On Linux by `sock_diag(7)`, the netlink dump that `ss` reads: only listening sockets come back, and the kernel itself
-picks a span of ports, so that one port costs some 60 µs however many connections there are. Where netlink is closed
-to us /proc/net tells the same, and on other systems psutil. Who owns a socket is another matter: that takes one pass
-over /proc/*/fd, and only root sees the processes of other users.
+On Linux, use the `sock_diag(7)` netlink interface, as `ss` does: the kernel returns only listening sockets and filters
+by port itself, so looking up one port takes about 60 µs however many connections are open. If netlink isn't available,
+read /proc/net instead; on other systems, use psutil.
+
+Finding the process behind a socket is a separate step: it takes a pass over /proc/*/fd, and only root can see the
+processes of other users.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from typing import Any
 import psutil
 
 TCP, UDP = "tcp", "udp"
-LONGEST_NAME = 255
-UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"  # control, direction, width
+MAX_NAME_LENGTH = 255
+UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 PROC = Path("/proc")
 
 # <linux/sock_diag.h>, <linux/inet_diag.h>, <linux/netlink.h>
@@ -31,20 +33,20 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST_DUMP = 0x301
 INET_DIAG_REQ_BYTECODE = 1
 BYTECODE_JUMP, BYTECODE_PORT_GE, BYTECODE_PORT_LE = 0, 2, 3
-HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
-REQUEST = struct.Struct("=BBBBI48x")  # family, protocol, extensions, pad, states; no socket id
-OPERATION = struct.Struct("=BBH")  # code, offset if it holds, offset if not
+HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port ID
+REQUEST = struct.Struct("=BBBBI48x")  # family, protocol, extensions, padding, states; no socket ID
+OPERATION = struct.Struct("=BBH")  # code, offset if the condition is true, offset if it is false
 MESSAGE = struct.Struct("=4xH2x16s44xI")  # inet_diag_msg: source port in network order, source address, inode
-STATE_LISTEN, STATE_CLOSE = 10, 7  # a bound UDP socket that is not connected is "closed"
+STATE_LISTEN, STATE_CLOSE = 10, 7  # the kernel calls a bound, unconnected UDP socket "closed"
 PROTOCOLS = {TCP: (socket.IPPROTO_TCP, STATE_LISTEN), UDP: (socket.IPPROTO_UDP, STATE_CLOSE)}
 RECEIVE_BUFFER = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One listening TCP socket, or one bound and unconnected UDP socket.
+    """A listening TCP socket, or a bound and unconnected UDP socket.
 
-    `process` is empty and `pid` None where the owner cannot be known.
+    If its process isn't known, `process` is empty and `pid` is None.
     """
 
     protocol: str
@@ -56,52 +58,60 @@ class Socket:
     inode: int = 0
 
 
-def listening(first: int = 1, last: int = 65535, protocol: str | None = None, *, owners: bool = True) -> list[Socket]:
-    """Every socket that listens on a port from first to last, IPv4 and IPv6, in port order.
+def listening(
+    first: int = 1, last: int = 65535, protocol: str | None = None, *, processes: bool = True
+) -> list[Socket]:
+    """Return the sockets that are listening on the ports from `first` to `last`, sorted by port.
 
     Args:
-        protocol: tcp or udp; None is both.
-        owners: whether to find out whose they are, which costs a pass over /proc.
+        first: the lowest port.
+        last: the highest port, inclusive.
+        protocol: "tcp" or "udp"; None means both.
+        processes: whether to find the process behind each socket, which takes a pass over /proc.
     """
-    wanted = (protocol,) if protocol else (TCP, UDP)
-    found = [s for proto in wanted for s in _sockets(proto, first, last)]
-    found.sort(key=lambda s: (s.port, s.protocol, s.address, s.inode))
-    return _with_owners(found) if owners and found else found
+    protocols = (protocol,) if protocol else (TCP, UDP)
+    sockets = [s for name in protocols for s in _sockets(name, first, last)]
+    sockets.sort(key=lambda s: (s.port, s.protocol, s.address, s.inode))
+    return _with_processes(sockets) if processes and sockets else sockets
 
 
 def is_listening(port: int, protocol: str = TCP) -> Socket | None:
-    """A socket that listens on the port on any local address, with its owner; None if there is none.
+    """Return a socket that is listening on the port at any local address, or None if there isn't one.
 
-    This is the allocator's hot path: no process is looked at unless something listens.
+    If there are several, prefer one whose process is known. The allocator calls this for every new allocation, so
+    processes are only searched if something is listening.
     """
-    found = listening(port, port, protocol)
-    return next((s for s in found if s.pid is not None), found[0] if found else None)
+    sockets = listening(port, port, protocol)
+    return next((s for s in sockets if s.pid is not None), sockets[0] if sockets else None)
 
 
 def is_this_host(hostname: str) -> bool:
-    """Whether a host of the registry is the one this code runs on."""
+    """Return True if a hostname in the registry refers to the host that this code is running on."""
     return hostname in ("localhost", "127.0.0.1", "::1") or hostname == socket.gethostname().lower()
 
 
-def sees_all_owners() -> bool:
-    """Whether the owner of every socket can be known: only root sees the processes of others."""
+def sees_all_processes() -> bool:
+    """Return True if this process can see the processes of all users, which takes root."""
     return os.geteuid() == 0
 
 
 def environment(
     pid: int, names: Iterable[str] = ("PORT", "HOST", "PORTAL_PROJECT", "PORTAL_SERVICE")
 ) -> dict[str, str]:
-    """These variables of a process, as it was started; none where it cannot be read."""
+    """Return the given environment variables that a process was started with.
+
+    The result is empty if the process is gone or belongs to another user.
+    """
     try:
-        raw = (PROC / str(pid) / "environ").read_bytes()
+        content = (PROC / str(pid) / "environ").read_bytes()
     except OSError:
         return {}
-    wanted = set(names)
-    pairs = (entry.partition(b"=") for entry in raw.split(b"\0"))
-    return {key.decode(): _plain(value) for key, _, value in pairs if key.decode(errors="replace") in wanted}
+    selected = set(names)
+    pairs = (entry.partition(b"=") for entry in content.split(b"\0"))
+    return {key.decode(): _sanitize(value) for key, _, value in pairs if key.decode(errors="replace") in selected}
 
 
-# --- The kernel ---
+# --- Sockets ---
 
 
 def _sockets(protocol: str, first: int, last: int) -> Iterable[Socket]:
@@ -115,20 +125,20 @@ def _sockets(protocol: str, first: int, last: int) -> Iterable[Socket]:
 
 def _by_netlink(protocol: str, first: int, last: int) -> Iterator[Socket]:
     if not hasattr(socket, "AF_NETLINK"):
-        raise OSError("no netlink here")
+        raise OSError("this system has no netlink")
     number, state = PROTOCOLS[protocol]
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(5)
         kernel.bind((0, 0))
         for family in (socket.AF_INET, socket.AF_INET6):
-            kernel.sendall(_question(family, number, 1 << state, first, last))
-            yield from _answers(kernel, protocol, family)
+            kernel.sendall(_request(family, number, 1 << state, first, last))
+            yield from _responses(kernel, protocol, family)
 
 
-def _question(family: int, protocol: int, states: int, first: int, last: int) -> bytes:
+def _request(family: int, protocol: int, states: int, first: int, last: int) -> bytes:
     body = REQUEST.pack(family, protocol, 0, 0, states)
     if (first, last) != (1, 65535):
-        # Two conditions of two words each; one that fails jumps past the end, which rejects the socket.
+        # Two conditions of two words each. If one is false, it jumps past the end, which rejects the socket.
         code = (
             OPERATION.pack(BYTECODE_PORT_GE, 8, 20)
             + OPERATION.pack(BYTECODE_JUMP, 4, first)
@@ -139,9 +149,9 @@ def _question(family: int, protocol: int, states: int, first: int, last: int) ->
     return HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0) + body
 
 
-def _answers(kernel: socket.socket, protocol: str, family: int) -> Iterator[Socket]:
+def _responses(kernel: socket.socket, protocol: str, family: int) -> Iterator[Socket]:
     size = 4 if family == socket.AF_INET else 16
-    written: dict[bytes, str] = {}  # thousands of sockets share a few addresses
+    addresses: dict[bytes, str] = {}  # formatted only once: thousands of sockets share a few addresses
     while True:
         data = kernel.recv(RECEIVE_BUFFER)
         offset = 0
@@ -153,81 +163,80 @@ def _answers(kernel: socket.socket, protocol: str, family: int) -> Iterator[Sock
                 (code,) = struct.unpack_from("=i", data, offset + HEADER.size)
                 raise OSError(-code, os.strerror(-code))
             port, source, inode = MESSAGE.unpack_from(data, offset + HEADER.size)
-            if source not in written:
-                written[source] = socket.inet_ntop(family, source[:size])
+            if source not in addresses:
+                addresses[source] = socket.inet_ntop(family, source[:size])
             if port:
-                yield Socket(protocol, written[source], socket.ntohs(port), inode=inode)
+                yield Socket(protocol, addresses[source], socket.ntohs(port), inode=inode)
             offset += (length + 3) & ~3
 
 
 def _by_proc(protocol: str, first: int, last: int) -> Iterator[Socket]:
-    """/proc/net/tcp and its kin: addresses in hexadecimal, as 32-bit words of the machine's byte order."""
+    """Read /proc/net/tcp, tcp6, udp and udp6, which give addresses as hexadecimal 32-bit words in host byte order."""
     state = f"{PROTOCOLS[protocol][1]:02X}"
     for name in (protocol, f"{protocol}6"):
         file = PROC / "net" / name
-        if name.endswith("6") and not file.exists():  # no IPv6 here
+        if name.endswith("6") and not file.exists():  # IPv6 is disabled
             continue
         for line in file.read_text().splitlines()[1:]:
-            _, local, _, found_state, *rest = line.split()
+            _, local, _, socket_state, *rest = line.split()
             address, port = local.split(":")
-            if found_state == state and first <= int(port, 16) <= last:
+            if socket_state == state and first <= int(port, 16) <= last:
                 yield Socket(protocol, _address(address), int(port, 16), inode=int(rest[5]))
 
 
 def _address(text: str) -> str:
-    whole = struct.pack(f"={len(text) // 8}I", *(int(text[i : i + 8], 16) for i in range(0, len(text), 8)))
-    return socket.inet_ntop(socket.AF_INET if len(whole) == 4 else socket.AF_INET6, whole)
+    packed = struct.pack(f"={len(text) // 8}I", *(int(text[i : i + 8], 16) for i in range(0, len(text), 8)))
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
 def _by_psutil(protocol: str, first: int, last: int) -> Iterator[Socket]:
-    """Other systems; there the owner comes along, where the system tells it."""
-    for found, pid in _connections(protocol):
-        waits = found.status == psutil.CONN_LISTEN if protocol == TCP else not found.raddr
-        if waits and found.laddr and first <= found.laddr.port <= last:
+    """Ask psutil, for systems other than Linux. It reports the process as well, if the system allows it."""
+    for connection, pid in _connections(protocol):
+        is_listener = connection.status == psutil.CONN_LISTEN if protocol == TCP else not connection.raddr
+        if is_listener and connection.laddr and first <= connection.laddr.port <= last:
             name = _process_name(pid) if pid else ""
-            yield Socket(protocol, found.laddr.ip.partition("%")[0], found.laddr.port, name, pid)
+            yield Socket(protocol, connection.laddr.ip.partition("%")[0], connection.laddr.port, name, pid)
 
 
 def _connections(protocol: str) -> Iterator[tuple[Any, int | None]]:
     try:
-        yield from [(found, found.pid) for found in psutil.net_connections(protocol)]
-    except psutil.AccessDenied:  # macOS tells all of them only to root; those of our own user it tells us one by one
+        yield from [(connection, connection.pid) for connection in psutil.net_connections(protocol)]
+    except psutil.AccessDenied:  # macOS lists all connections for root only; ask each process of this user instead
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                yield from [(found, process.pid) for found in process.net_connections(protocol)]
+                yield from [(connection, process.pid) for connection in process.net_connections(protocol)]
 
 
-# --- The owners ---
+# --- Processes ---
 
 
-def _with_owners(sockets: list[Socket]) -> list[Socket]:
-    wanted = {s.inode for s in sockets if s.inode}
-    pids = _owners(wanted)
-    known: dict[int, tuple[str, str]] = {}
-    told = []
-    for found in sockets:
-        pid = pids.get(found.inode)
+def _with_processes(sockets: list[Socket]) -> list[Socket]:
+    pids = _pids({s.inode for s in sockets if s.inode})
+    details: dict[int, tuple[str, str]] = {}
+    result = []
+    for listener in sockets:
+        pid = pids.get(listener.inode)
         if pid is None:
-            told.append(found)
+            result.append(listener)
             continue
-        if pid not in known:
-            known[pid] = (_process_name(pid), _container(pid))
-        told.append(replace(found, pid=pid, process=known[pid][0], container=known[pid][1]))
-    return told
+        if pid not in details:
+            details[pid] = (_process_name(pid), _container(pid))
+        result.append(replace(listener, pid=pid, process=details[pid][0], container=details[pid][1]))
+    return result
 
 
-def _owners(inodes: set[int]) -> dict[int, int]:
-    """Which process holds which socket: of several that share one, the first started."""
-    found: dict[int, int] = {}
+def _pids(inodes: set[int]) -> dict[int, int]:
+    """Return the process that holds each socket, by inode; if several share a socket, the one with the lowest pid."""
+    pids: dict[int, int] = {}
     if not inodes or not PROC.is_dir():
-        return found
+        return pids
     for pid in sorted(int(name) for name in os.listdir(PROC) if name.isdigit()):  # noqa: PTH208 twice as fast
-        if len(found) == len(inodes):
+        if len(pids) == len(inodes):
             break
         directory = f"{PROC}/{pid}/fd"
         try:
             descriptors = os.listdir(directory)  # noqa: PTH208
-        except OSError:  # another user's, or gone
+        except OSError:  # the process has ended or belongs to another user
             continue
         for descriptor in descriptors:
             try:
@@ -237,34 +246,34 @@ def _owners(inodes: set[int]) -> dict[int, int]:
             if target.startswith("socket:["):
                 inode = int(target[8:-1])
                 if inode in inodes:
-                    found.setdefault(inode, pid)
-    return found
+                    pids.setdefault(inode, pid)
+    return pids
 
 
 def _process_name(pid: int) -> str:
     try:
-        return _plain((PROC / str(pid) / "comm").read_bytes().rstrip(b"\n"))
+        return _sanitize((PROC / str(pid) / "comm").read_bytes().rstrip(b"\n"))
     except OSError:
         pass
     try:
-        return _plain(psutil.Process(pid).name().encode(errors="replace"))
+        return _sanitize(psutil.Process(pid).name().encode(errors="replace"))
     except psutil.Error:
         return ""
 
 
 def _container(pid: int) -> str:
-    """The container or systemd unit in whose control group the process runs."""
+    """Return the container ID or systemd unit that the process runs in, judging by its control group."""
     try:
         groups = (PROC / str(pid) / "cgroup").read_text(errors="replace")
     except OSError:
         return ""
-    if found := re.search(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{12})[0-9a-f]{52}", groups):
-        return found[1]
-    # A unit of a user's own systemd lies inside that user's `user@1000.service`: the innermost one is meant.
+    if match := re.search(r"(?:docker|libpod|crio|cri-containerd)[-/]([0-9a-f]{12})[0-9a-f]{52}", groups):
+        return match[1]
+    # Units of a user's own systemd are nested in that user's `user@1000.service`, so take the innermost one.
     units = re.findall(r"/([a-zA-Z0-9@:._-]+\.service)(?=/|$)", groups, re.MULTILINE)
-    return units[-1][:LONGEST_NAME] if units else ""
+    return units[-1][:MAX_NAME_LENGTH] if units else ""
 
 
-def _plain(raw: bytes) -> str:
-    """What another program chose as its name: nothing that steers a terminal or turns text around, cut to fit."""
-    return re.sub(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}", raw.decode(errors="replace"))[:LONGEST_NAME]
+def _sanitize(raw: bytes) -> str:
+    """Decode text that another program chose, replace characters that could confuse a terminal, and truncate it."""
+    return re.sub(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}", raw.decode(errors="replace"))[:MAX_NAME_LENGTH]

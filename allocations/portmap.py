@@ -1,4 +1,4 @@
-"""The map of a range: one cell for each port, or for each block of ports where a range is large."""
+"""Build the map of a range, which shows the state of each of its ports as a cell."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from itertools import groupby
 
 from .models import Listener, PortAllocation, PortRange
 
-FREE, STRAY, TAKEN = "free", "unallocated", "taken"
-MOST_CELLS = 1000
-MOST_NUMBERED = 200
-# Of several allocations on one port number (hosts, protocols) the one that most needs a look gives the cell its state.
+FREE, UNALLOCATED, TAKEN = "free", "unallocated", "taken"
+MAX_CELLS = 1000
+MAX_NUMBERED_CELLS = 200
+# Several allocations may have the same port number, on different hosts or protocols. The cell shows the worst state.
 WORST_FIRST = ("conflict", "not-running", "unknown", "allocated", "listening", "pending", "reserved")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One port of a map: what it is, and the allocation to which its link leads."""
+    """One port of a map, with its state, its label and the allocation that the cell links to."""
 
     port: int
     state: str
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class PortMap:
-    """The cells of a range, or of the window of it that is shown."""
+    """The cells of a range, or of a window of it if it is too large to be shown at once."""
 
     port_range: PortRange
     first: int
@@ -36,27 +36,27 @@ class PortMap:
 
     @property
     def is_wide(self) -> bool:
-        """Whether there are too many cells to write a number into each."""
-        return len(self.cells) > MOST_NUMBERED
+        """Return True if there are too many cells to show the port number in each."""
+        return len(self.cells) > MAX_NUMBERED_CELLS
 
     @property
     def hundreds(self) -> list[list[Cell]]:
-        """The cells, hundred by hundred."""
+        """Return the cells grouped by hundreds of port numbers."""
         return [list(cells) for _, cells in groupby(self.cells, key=lambda cell: cell.port // 100)]
 
     @property
     def is_window(self) -> bool:
-        """Whether the range is larger than what is shown."""
+        """Return True if the map shows only a part of the range."""
         return self.last - self.first + 1 < self.port_range.size
 
     @property
     def before(self) -> int | None:
-        """Where the window before this one begins."""
-        return self.first - MOST_CELLS if self.first > self.port_range.start_port else None
+        """Return the first port of the previous window, or None if this is the first."""
+        return self.first - MAX_CELLS if self.first > self.port_range.start_port else None
 
     @property
     def after(self) -> int | None:
-        """Where the window after this one begins."""
+        """Return the first port of the next window, or None if this is the last."""
         return self.last + 1 if self.last < self.port_range.end_port else None
 
 
@@ -67,40 +67,46 @@ def port_map(
     port: int | None = None,
     taken: Container[int] = (),
 ) -> PortMap:
-    """The map of a range.
+    """Return the map of a range.
 
     Args:
-        allocations: what is held in it, on any host and protocol.
-        listeners: the unallocated ones in it.
-        port: one that the window of a large range is to show; its start, if none is given or it lies outside.
-        taken: what others hold in it who are not to be named.
+        port_range: the range to show.
+        allocations: the allocations held in the range, on any host and protocol.
+        listeners: the unallocated listeners in the range.
+        port: a port that the window of a large range should include. By default, or if the port is outside the range,
+            the window is at the start of the range.
+        taken: ports held by projects that the user may not see.
     """
     first, last = window(port_range, port)
-    held: dict[int, list[PortAllocation]] = {}
+    allocations_by_port: dict[int, list[PortAllocation]] = {}
     for allocation in allocations:
-        held.setdefault(allocation.port_number, []).append(allocation)
-    seen = {listener.port: listener for listener in listeners}
-    return PortMap(port_range, first, last, list(_cells(range(first, last + 1), held, seen, taken)))
+        allocations_by_port.setdefault(allocation.port_number, []).append(allocation)
+    listener_by_port = {listener.port: listener for listener in listeners}
+    cells = list(_cells(range(first, last + 1), allocations_by_port, listener_by_port, taken))
+    return PortMap(port_range, first, last, cells)
 
 
 def window(port_range: PortRange, port: int | None = None) -> tuple[int, int]:
-    """The first and the last port of a range that its map shows: those around `port`, where that lies in it."""
+    """Return the first and the last port that the map of a range shows, around `port` if the range contains it."""
     start, end = port_range.start_port, port_range.end_port
-    first = start + (port - start) // MOST_CELLS * MOST_CELLS if port is not None and start <= port <= end else start
-    return first, min(end, first + MOST_CELLS - 1)
+    first = start + (port - start) // MAX_CELLS * MAX_CELLS if port is not None and start <= port <= end else start
+    return first, min(end, first + MAX_CELLS - 1)
 
 
 def _cells(
-    ports: range, held: dict[int, list[PortAllocation]], seen: dict[int, Listener], taken: Container[int]
+    ports: range,
+    allocations_by_port: dict[int, list[PortAllocation]],
+    listener_by_port: dict[int, Listener],
+    taken: Container[int],
 ) -> Iterator[Cell]:
     for port in ports:
-        if here := held.get(port):
-            worst = min(here, key=lambda a: WORST_FIRST.index(a.state))
-            what = "; ".join(f"{a.label}, {a.state.replace('-', ' ')}" for a in here)
-            yield Cell(port, worst.state, f"{port}: {what}", worst)
+        if allocations := allocations_by_port.get(port):
+            worst = min(allocations, key=lambda a: WORST_FIRST.index(a.state))
+            summary = "; ".join(f"{a.label}, {a.state.replace('-', ' ')}" for a in allocations)
+            yield Cell(port, worst.state, f"{port}: {summary}", worst)
         elif port in taken:
             yield Cell(port, TAKEN, f"{port}: taken by another project")
-        elif listener := seen.get(port):
-            yield Cell(port, STRAY, f"{port}: unallocated, {listener.process or 'an unknown process'} listens")
+        elif listener := listener_by_port.get(port):
+            yield Cell(port, UNALLOCATED, f"{port}: unallocated listener, {listener.process or 'unknown process'}")
         else:
             yield Cell(port, FREE, f"{port}: free")

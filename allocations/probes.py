@@ -1,4 +1,4 @@
-"""What answers on other hosts: TCP connects, many at a time, within a deadline for all of them."""
+"""Check ports on other hosts by opening TCP connections to them, many at a time and within one deadline."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Target = tuple[str, int]
 
 UP, DOWN, UNKNOWN = "up", "down", "unknown"
 RESOLVE_SECONDS = 2.0
-ADDRESSES_TRIED = 4
-DESCRIPTORS_LEFT = 64  # for everything else that this process has open
-# Where clouds answer with credentials: never probed, whatever a name resolves to.
+MAX_ADDRESSES = 4  # per host
+RESERVED_DESCRIPTORS = 64  # file descriptors left for the rest of this process
+# Addresses at which cloud providers serve credentials. They are never probed, whatever a name resolves to.
 FORBIDDEN = [
     ipaddress.ip_network(n)
     for n in (
@@ -30,18 +30,19 @@ FORBIDDEN = [
         *("fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
     )
 ]
-# IPv6 addresses that reach an IPv4 one, and by how many bits that lies to the left: mapped, NAT64, 6to4.
-CARRIERS = [
+# IPv6 networks whose addresses embed an IPv4 address, and how many bits it is shifted left: mapped, NAT64, 6to4.
+EMBEDDING_NETWORKS = [
     (ipaddress.IPv6Network(n), bits) for n, bits in (("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one connect told.
+    """The result of one connection attempt.
 
-    `down` only where the host itself refused; whatever cannot be seen from here is `unknown`, with the reason:
-    timeout, unreachable, unresolved, forbidden or deadline.
+    The status is "down" only if the host itself refused the connection. If the state of the port can't be determined,
+    the status is "unknown" and the reason says why: timeout, unreachable, unresolved, forbidden, deadline or too many
+    open files.
     """
 
     status: str
@@ -53,122 +54,129 @@ class Probe:
 def connect(
     targets: Iterable[Target], *, timeout: float = 2.0, deadline: float = 15.0, concurrency: int = 100
 ) -> dict[Target, Probe]:
-    """Connect to each (host, port), and close at once without a word.
+    """Connect to each (host, port), close the connection at once without sending anything, and return the results.
 
     Args:
-        timeout: seconds for one connect.
-        deadline: seconds for all together; what is not known by then is `unknown`.
-        concurrency: how many at a time; less where this process may not open that many files.
+        targets: the hosts and ports to probe; duplicates are probed once.
+        timeout: seconds to wait for one connection.
+        deadline: seconds for all targets together; those without a result by then are "unknown".
+        concurrency: how many targets to probe at a time; fewer if this process may not open that many files.
     """
-    wanted = sorted(set(targets))
-    if not wanted:
+    unique = sorted(set(targets))
+    if not unique:
         return {}
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    width = max(1, min(concurrency, soft - DESCRIPTORS_LEFT)) if soft != resource.RLIM_INFINITY else concurrency
-    return _run(_all(wanted, timeout, deadline, width))
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft_limit != resource.RLIM_INFINITY:
+        concurrency = max(1, min(concurrency, soft_limit - RESERVED_DESCRIPTORS))
+    return _run(_probe_all(unique, timeout, deadline, concurrency))
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end, also for a caller in whose thread an event loop runs already."""
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to completion, even if the caller's thread is already running an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
+        return asyncio.run(coroutine)
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()
+        return thread.submit(asyncio.run, coroutine).result()
 
 
-async def _all(targets: list[Target], timeout: float, deadline: float, width: int) -> dict[Target, Probe]:
-    found = dict.fromkeys(targets, Probe(UNKNOWN, "deadline"))
-    names: dict[str, asyncio.Task[list[str]]] = {}
-    waiting = iter(targets)
+async def _probe_all(targets: list[Target], timeout: float, deadline: float, concurrency: int) -> dict[Target, Probe]:
+    results = dict.fromkeys(targets, Probe(UNKNOWN, "deadline"))
+    lookups: dict[str, asyncio.Task[list[str]]] = {}
+    queue = iter(targets)
 
     async def worker() -> None:
-        for host, port in waiting:
-            if host not in names:  # once per host, so that all its ports are probed at the same addresses
-                names[host] = asyncio.create_task(_resolve(host))
-            addresses = await asyncio.shield(names[host])
-            found[host, port] = await _probe(addresses, port, timeout)
+        for host, port in queue:
+            if host not in lookups:  # once per host, so that all its ports are probed at the same addresses
+                lookups[host] = asyncio.create_task(_resolve(host))
+            addresses = await asyncio.shield(lookups[host])
+            results[host, port] = await _probe(addresses, port, timeout)
 
-    workers = [asyncio.create_task(worker()) for _ in range(min(width, len(targets)))]
+    workers = [asyncio.create_task(worker()) for _ in range(min(concurrency, len(targets)))]
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(deadline):
             await asyncio.gather(*workers)
-    for task in (*workers, *names.values()):
+    for task in (*workers, *lookups.values()):
         task.cancel()
-    await asyncio.gather(*workers, *names.values(), return_exceptions=True)
-    return found
+    await asyncio.gather(*workers, *lookups.values(), return_exceptions=True)
+    return results
 
 
 async def _resolve(host: str) -> list[str]:
-    """The host's addresses, both families; none where it has none or its name servers are slow."""
+    """Return the IPv4 and IPv6 addresses of a host; an empty list if it has none or the lookup takes too long."""
     with contextlib.suppress(ValueError):
         return [str(ipaddress.ip_address(host))]
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[str]] = loop.create_future()
+    future: asyncio.Future[list[str]] = loop.create_future()
 
-    def tell(addresses: list[str]) -> None:
-        if not answer.done():
-            answer.set_result(addresses)
+    def set_result(addresses: list[str]) -> None:
+        if not future.done():
+            future.set_result(addresses)
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        except (OSError, ValueError):  # ValueError: no name at all
-            found = []
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))[:ADDRESSES_TRIED]
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-            loop.call_soon_threadsafe(tell, addresses)
+            entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, ValueError):  # ValueError: the name is malformed
+            entries = []
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in entries))[:MAX_ADDRESSES]
+        with contextlib.suppress(RuntimeError):  # the event loop has been closed in the meantime
+            loop.call_soon_threadsafe(set_result, addresses)
 
-    # A daemon of its own: a name server that hangs must hold up neither the deadline nor the end of the program.
+    # A daemon thread, because a name server that hangs must not delay the deadline or the exit of the program.
     threading.Thread(target=look_up, daemon=True).start()
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            return await answer
+            return await future
     except TimeoutError:
         return []
 
 
 async def _probe(addresses: list[str], port: int, timeout: float) -> Probe:
-    """The first address that answers; else `down` if each refused, and the first doubt if there is any."""
-    said = []
+    """Try the addresses in turn and return the first that is up.
+
+    If none is, return the first unknown result, or "down" if every address refused the connection.
+    """
+    results = []
     for address in addresses:
         if _is_forbidden(address):
-            said.append(Probe(UNKNOWN, "forbidden", None, address))
+            results.append(Probe(UNKNOWN, "forbidden", None, address))
             continue
-        said.append(await _connect(address, port, timeout))
-        if said[-1].status == UP:
-            return said[-1]
-    doubts = (probe for probe in said if probe.status == UNKNOWN)
-    return next(doubts, said[-1] if said else Probe(UNKNOWN, "unresolved"))
+        results.append(await _connect(address, port, timeout))
+        if results[-1].status == UP:
+            return results[-1]
+    unknown = (probe for probe in results if probe.status == UNKNOWN)
+    return next(unknown, results[-1] if results else Probe(UNKNOWN, "unresolved"))
 
 
 def _is_forbidden(address: str) -> bool:
-    """Whether an address, or the IPv4 address that it carries, is one that is never probed."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    carried = [ipaddress.IPv4Address(int(found) >> bits & 0xFFFFFFFF) for network, bits in CARRIERS if found in network]
-    return any(ip in network for ip in (found, *carried) for network in FORBIDDEN)
+    """Return True if an address, or the IPv4 address embedded in it, must never be probed."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    embedded = [
+        ipaddress.IPv4Address(int(ip) >> bits & 0xFFFFFFFF) for network, bits in EMBEDDING_NETWORKS if ip in network
+    ]
+    return any(candidate in network for candidate in (ip, *embedded) for network in FORBIDDEN)
 
 
 async def _connect(address: str, port: int, timeout: float) -> Probe:
-    begun = time.monotonic()
+    started_at = time.monotonic()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as ours:
-            ours.setblocking(False)
+        with socket.socket(family, socket.SOCK_STREAM) as client:
+            client.setblocking(False)
             async with asyncio.timeout(timeout):
-                await asyncio.get_running_loop().sock_connect(ours, (address, port))
-            if ours.getsockname()[:2] == (address, port):  # we met ourselves: the kernel chose that port for our end
-                return Probe(DOWN, "refused", _milliseconds(begun), address)
+                await asyncio.get_running_loop().sock_connect(client, (address, port))
+            if client.getsockname()[:2] == (address, port):  # the kernel connected the socket to itself
+                return Probe(DOWN, "refused", _milliseconds_since(started_at), address)
     except TimeoutError:
         return Probe(UNKNOWN, "timeout", None, address)
     except ConnectionRefusedError:
-        return Probe(DOWN, "refused", _milliseconds(begun), address)
+        return Probe(DOWN, "refused", _milliseconds_since(started_at), address)
     except OSError as error:
         reason = "too many open files" if error.errno in (errno.EMFILE, errno.ENFILE) else "unreachable"
         return Probe(UNKNOWN, reason, None, address)
-    return Probe(UP, "open", _milliseconds(begun), address)
+    return Probe(UP, "open", _milliseconds_since(started_at), address)
 
 
-def _milliseconds(begun: float) -> int:
-    return round((time.monotonic() - begun) * 1000)
+def _milliseconds_since(started_at: float) -> int:
+    return round((time.monotonic() - started_at) * 1000)

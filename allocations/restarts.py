@@ -1,12 +1,14 @@
-"""Starts again what an audit found down, by commands that only a file on this host can name.
+"""Restart services that an audit found not running.
+
+The commands come from a file on this host and nowhere else:
 
     # PORTAL_HOME/restart.toml
     [services]
     "consilio/api-server" = ["systemctl", "restart", "consilio-api"]
 
-No command ever comes from the database, a page or an agent: who may edit the registry may not run programs. The file
-must belong to root or to whoever runs the audit, and nobody else may write it. Programs run without a shell, in a
-process group of their own that ends with the time limit.
+No command is ever read from the database, a page or an agent, because permission to edit the registry must not become
+permission to run programs. The file must belong to root or to the user who runs the audit, and nobody else may be able
+to write to it. Commands run without a shell, in a process group of their own that is killed at the time limit.
 """
 
 from __future__ import annotations
@@ -23,60 +25,68 @@ from pathlib import Path
 from .errors import InvalidValue
 
 TIME_LIMIT = 30.0  # seconds
-LONGEST_OUTPUT = 64 * 1024  # bytes
+MAX_OUTPUT = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
-    """How one restart went."""
+class RestartResult:
+    """The outcome of one restart command; `message` is its output, or what went wrong."""
 
     service: str
     succeeded: bool
-    said: str
+    message: str
 
 
-def commands(file: Path) -> dict[str, list[str]]:
-    """The command of each `project/service` that may be restarted.
+def load_commands(file: Path) -> dict[str, list[str]]:
+    """Return the restart command of each `project/service` named in the file.
 
     Raises:
-        InvalidValue: the file is missing, broken, or others may write it; the sentence says which.
+        InvalidValue: the file is missing, malformed or writable by other users.
     """
     try:
-        found = file.stat()
+        status = file.stat()
         text = file.read_text()
     except OSError as error:
         raise InvalidValue(
-            f"{file} cannot be read ({error.strerror}): it names the command that restarts each service."
+            f"{file} cannot be read ({error.strerror}). It must name the command that restarts each service."
         ) from None
-    if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise InvalidValue(f"{file} can be changed by others: it must belong to you or root, with mode 0644 or less.")
+    if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidValue(
+            f"{file} can be changed by others. Make sure that it belongs to you or to root, and run chmod 644 on it."
+        )
     try:
         services = tomllib.loads(text).get("services", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"{file} is not TOML: {error}.") from None
+        raise InvalidValue(f"{file} is not valid TOML: {error}.") from None
     for service, argv in services.items():
         if not (isinstance(argv, list) and argv and all(isinstance(word, str) for word in argv)):
-            raise InvalidValue(f'{file}: "{service}" needs a list of words, such as ["systemctl", "restart", "api"].')
+            raise InvalidValue(
+                f'{file}: "{service}" must be a list of strings, such as ["systemctl", "restart", "api"].'
+            )
     return dict(services)
 
 
-def restart(service: str, argv: Sequence[str], time_limit: float = TIME_LIMIT) -> Restart:
-    """Run one command and wait for it.
+def restart(service: str, argv: Sequence[str], time_limit: float = TIME_LIMIT) -> RestartResult:
+    """Run the restart command of a service and wait for it to finish.
 
     Args:
-        time_limit: seconds; then its whole process group is killed.
+        service: the label of the service, `project/service`.
+        argv: the command and its arguments.
+        time_limit: seconds after which the command's whole process group is killed.
     """
     try:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
-        return Restart(service, False, f"{argv[0]}: {error.strerror}")
+        return RestartResult(service, False, f"{argv[0]}: {error.strerror}")
     try:
         output, _ = process.communicate(timeout=time_limit)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return Restart(service, False, f"{argv[0]} did not end within {time_limit:.0f} seconds and was stopped")
-    said = " ".join(output[:LONGEST_OUTPUT].decode(errors="replace").split())
-    return Restart(service, process.returncode == 0, said or f"exit status {process.returncode}")
+        return RestartResult(
+            service, False, f"{argv[0]} was still running after {time_limit:.0f} seconds and was killed"
+        )
+    message = " ".join(output[:MAX_OUTPUT].decode(errors="replace").split())
+    return RestartResult(service, process.returncode == 0, message or f"exit status {process.returncode}")

@@ -1,10 +1,10 @@
-"""Portal for an asynchronous server: what gunicorn serves."""
+"""The ASGI application of Portal, which gunicorn serves."""
 
 import os
 
 from django.core.asgi import get_asgi_application
 
-from portal.bodies import LimitedBodies
+from portal.bodies import BodyLimitMiddleware
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
-application = LimitedBodies(get_asgi_application())
+application = BodyLimitMiddleware(get_asgi_application())

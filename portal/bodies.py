@@ -1,6 +1,6 @@
-"""Bodies of requests that are too large: thrown away as they come.
+"""Discard request bodies that are too large while they arrive.
 
-Django reads a whole body, of any length and from anybody, into a temporary file before its first middleware is asked.
+Django would write the whole body of any request to a temporary file before it calls the first middleware.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from django.conf import settings
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-# A client that is still sending does not read its answer: up to here it may finish first.
-MOST_THROWN_AWAY = 64 * 1024 * 1024  # bytes
+# Most clients read the response only after they have sent the whole body, so let them finish, up to this size.
+MAX_DISCARDED = 64 * 1024 * 1024  # bytes
 
 
-class LimitedBodies:
-    """An ASGI application whose requests have bodies of DATA_UPLOAD_MAX_MEMORY_SIZE bytes at most.
+class BodyLimitMiddleware:
+    """ASGI middleware that discards request bodies larger than DATA_UPLOAD_MAX_MEMORY_SIZE bytes.
 
-    Of a larger one the application gets nothing but its length, in Content-Length: by that Django refuses it, and each
-    door says so in its own words.
+    The application then gets an empty body, but the real size in Content-Length. Django refuses the request because of
+    that size, so that pages, the API and MCP each report the error in their own format.
     """
 
     def __init__(self, application: Callable[..., Awaitable[None]]) -> None:
@@ -32,36 +32,36 @@ class LimitedBodies:
             await self.application(scope, receive, send)
             return
         limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE or 0
-        size = _declared(scope)
-        kept: list[bytes] = []
-        read, is_more = 0, size <= MOST_THROWN_AWAY
-        while is_more and read <= MOST_THROWN_AWAY:
+        size = _content_length(scope)
+        chunks: list[bytes] = []
+        read, is_more = 0, size <= MAX_DISCARDED
+        while is_more and read <= MAX_DISCARDED:
             message = await receive()
-            if message["type"] != "http.request":  # the client has gone
+            if message["type"] != "http.request":  # the client has disconnected
                 return
-            part, is_more = message.get("body", b""), message.get("more_body", False)
-            read += len(part)
+            chunk, is_more = message.get("body", b""), message.get("more_body", False)
+            read += len(chunk)
             size = max(size, read)
-            kept.append(part)
+            chunks.append(chunk)
             if size > limit:
-                kept.clear()
+                chunks.clear()
         if size > limit:
-            scope = {**scope, "headers": _with_length(scope, size)}
-        await self.application(scope, _replayed(b"".join(kept), receive), send)
+            scope = {**scope, "headers": _with_content_length(scope, size)}
+        await self.application(scope, _replay(b"".join(chunks), receive), send)
 
 
-def _declared(scope: Message) -> int:
-    found = dict(scope["headers"]).get(b"content-length", b"")
-    return int(found) if found.isdigit() else 0
+def _content_length(scope: Message) -> int:
+    value = dict(scope["headers"]).get(b"content-length", b"")
+    return int(value) if value.isdigit() else 0
 
 
-def _with_length(scope: Message, size: int) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
-    return [*kept, (b"content-length", str(size).encode())]
+def _with_content_length(scope: Message, size: int) -> list[tuple[bytes, bytes]]:
+    others = [(name, value) for name, value in scope["headers"] if name != b"content-length"]
+    return [*others, (b"content-length", str(size).encode())]
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body in one message, and after it only that the client has gone."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` function that provides the body in one message, and then waits for the disconnection."""
     bodies = [body]
 
     async def replay() -> Message:

@@ -1,5 +1,5 @@
-# ruff: noqa: N999 - the name that gunicorn expects
-"""gunicorn's settings: `gunicorn --config portal/gunicorn.conf.py`, from anywhere."""
+# ruff: noqa: N999 - gunicorn expects this name
+"""The settings of gunicorn: run `gunicorn --config portal/gunicorn.conf.py` from any directory."""
 
 import sys
 from pathlib import Path
@@ -7,23 +7,23 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 
 chdir = str(Path(__file__).resolve().parent.parent)
-sys.path.insert(0, chdir)  # gunicorn changes there after it has read this file
+sys.path.insert(0, chdir)  # gunicorn changes to this directory only after reading this file
 try:
     from portal import settings
 except ImproperlyConfigured as error:
     sys.exit(str(error))
 
 wsgi_app = "portal.asgi:application"
-worker_class = "asgi"  # gunicorn's own: slow clients and open streams do not occupy a worker
-asgi_lifespan = "off"  # Django has none
+worker_class = "asgi"  # so that slow clients and open streams do not occupy a worker
+asgi_lifespan = "off"  # Django does not support it
 bind = (
     f"[{settings.PORTAL_HOST}]:{settings.PORTAL_PORT}"
     if ":" in settings.PORTAL_HOST
     else (f"{settings.PORTAL_HOST}:{settings.PORTAL_PORT}")
 )
 workers = settings.PORTAL_WORKERS
-timeout = 60  # seconds that a worker may be silent
-graceful_timeout = 15  # seconds that requests get to finish
-max_requests, max_requests_jitter = 5000, 500  # a leak never grows for long
+timeout = 60  # seconds after which a silent worker is restarted
+graceful_timeout = 15  # seconds for requests to finish before a worker is stopped
+max_requests, max_requests_jitter = 5000, 500  # limits the effect of memory leaks
 forwarded_allow_ips = ",".join(map(str, settings.PORTAL_TRUSTED_PROXIES))
-control_socket_disable = True  # it would be one file in the home directory for all instances
+control_socket_disable = True  # all instances would share one file in the home directory

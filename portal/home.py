@@ -1,4 +1,4 @@
-"""PORTAL_HOME: the directory with the embedded database, the generated secret key and the logs."""
+"""Set up PORTAL_HOME, the directory with the embedded database, the generated secret key and the logs."""
 
 import contextlib
 import os
@@ -12,22 +12,25 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 def postgres_account() -> pwd.struct_passwd | None:
-    """Return the account that PostgreSQL runs as, None for the caller's own: it refuses to run as root."""
+    """Return the account to run PostgreSQL as, since it refuses to run as root; None means the current user."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def prepare(home: Path) -> None:
-    """Make `home`, closed to everyone else; any number of processes may do so at once.
+    """Create the directory `home`, which only the current user can access. Several processes may do so at once.
 
-    As root the group of PostgreSQL's account may walk through (0710), but neither list the directory nor change it.
-    A directory that was there before keeps its mode: it may be somebody's home, and all that is secret in it is closed
-    by itself. Raises ImproperlyConfigured, in one sentence, if `home` cannot be made or written.
+    If the current user is root, the account of PostgreSQL may enter the directory (mode 0710), but not list or change
+    it. An existing directory keeps its mode, because it may be somebody's home directory; all secret files in it are
+    protected by their own modes.
+
+    Raises:
+        ImproperlyConfigured: the directory can't be created or isn't writable.
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         account = postgres_account()
-        found = home.stat()
-        if account and found.st_uid == 0 and stat.S_IMODE(found.st_mode) == 0o700:
+        status = home.stat()
+        if account and status.st_uid == 0 and stat.S_IMODE(status.st_mode) == 0o700:
             os.chown(home, 0, account.pw_gid)
             home.chmod(0o710)
     except OSError as error:
@@ -37,20 +40,26 @@ def prepare(home: Path) -> None:
 
 
 def unwritable(home: Path, error: OSError) -> ImproperlyConfigured:
-    """Return the error that says that Portal cannot keep its files in `home`, and what to do."""
+    """Return the error for a directory in which Portal can't store its files."""
     return ImproperlyConfigured(
-        f"PORTAL_HOME is {home}, and Portal cannot keep its files there ({error.strerror or error}): "
-        "set PORTAL_HOME to a directory that you may write."
+        f"PORTAL_HOME is {home}, but Portal cannot store its files there ({error.strerror or error}). "
+        "Set PORTAL_HOME to a directory that you can write to."
     )
 
 
 def secret_key(home: Path) -> str:
-    """Return the secret key kept in `home`, made at the first call; callers that race get the same one."""
+    """Return the secret key stored in `home`, which the first call generates.
+
+    Several processes that call this at once get the same key.
+
+    Raises:
+        ImproperlyConfigured: the directory isn't writable, or the stored key is too short.
+    """
     prepare(home)
     path = home / "secret_key"
     try:
         if not path.exists():
-            # Written aside and linked: whoever reads the name reads a whole key, and the first one stays.
+            # Write a temporary file and link it, so that nobody reads a partial key and the first one is kept.
             with tempfile.NamedTemporaryFile("w", dir=home, prefix="secret_key.") as new:  # mode 0600
                 new.write(secrets.token_urlsafe(48))
                 new.flush()
@@ -61,5 +70,7 @@ def secret_key(home: Path) -> str:
     except OSError as error:
         raise unwritable(home, error) from error
     if len(key) < 50:
-        raise ImproperlyConfigured(f"{path} does not hold a secret key of 50 characters: delete it to get a new one.")
+        raise ImproperlyConfigured(
+            f"{path} does not contain a secret key of at least 50 characters. Delete it to get a new one."
+        )
     return key

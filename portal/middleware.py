@@ -1,4 +1,4 @@
-"""What surrounds every request: who asks, its id and its log line, static files, headers that nothing else sets."""
+"""The middleware for all requests: client addresses, request IDs, logging, static files and default headers."""
 
 import io
 import ipaddress
@@ -18,15 +18,17 @@ from whitenoise.responders import StaticFile
 logger = logging.getLogger("portal.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-FORWARDING = re.compile(r"HTTP_(X_FORWARDED_\w+|X_REAL_IP|FORWARDED|VIA|TRUE_CLIENT_IP|X_CLIENT_IP|CDN_LOOP|CF_\w+)")
-HEADERS = {
+FORWARDING_HEADERS = re.compile(
+    r"HTTP_(X_FORWARDED_\w+|X_REAL_IP|FORWARDED|VIA|TRUE_CLIENT_IP|X_CLIENT_IP|CDN_LOOP|CF_\w+)"
+)
+DEFAULT_HEADERS = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
 class RequestFilter(logging.Filter):
-    """Gives every log record the id of the request it belongs to."""
+    """Add the ID of the current request to every log record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
@@ -34,57 +36,61 @@ class RequestFilter(logging.Filter):
 
 
 class Middleware:
-    """A synchronous middleware."""
+    """The base class of the middleware in this module, which is synchronous."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
 
 class RequestMiddleware(Middleware):
-    """Settles who asks, gives the request an id, and writes its line to the log.
+    """Determine the client address, assign a request ID, and log the request.
 
-    The line has the path but not the query string, which may hold what somebody searched for or a token.
+    The log contains the path, but not the query string, which may contain a search or a token.
     """
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = time.monotonic()
-        trusted = settle_client(request)
-        given = request.headers.get("X-Request-ID", "")
-        request_id.set(given if trusted and re.fullmatch(r"[\w-]{8,64}", given, re.ASCII) else uuid.uuid4().hex[:16])
+        trusted = resolve_client(request)
+        proxy_id = request.headers.get("X-Request-ID", "")
+        is_valid = trusted and re.fullmatch(r"[\w-]{8,64}", proxy_id, re.ASCII)
+        request_id.set(proxy_id if is_valid else uuid.uuid4().hex[:16])
         response = self.get_response(request)
         response.headers["X-Request-ID"] = request_id.get()
-        for name, value in HEADERS.items():
+        for name, value in DEFAULT_HEADERS.items():
             response.headers.setdefault(name, value)
         logger.info(
             "%s %s %s %d %.0f ms",
             request.META.get("REMOTE_ADDR") or "-",
-            printable(request.method or ""),
-            printable(request.path),
+            escape(request.method or ""),
+            escape(request.path),
             response.status_code,
             (time.monotonic() - started) * 1000,
         )
         return response
 
 
-class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it has no types
-    """WhiteNoise, with answers that an asynchronous server can send without a thread per chunk of a file."""
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise is untyped
+    """Serve static files as complete responses.
+
+    WhiteNoise streams files, for which an ASGI server would need a thread for each chunk.
+    """
 
     @staticmethod
     def serve(static_file: StaticFile, request: HttpRequest) -> HttpResponse:
-        found = static_file.get_response(request.method, request.META)
-        with found.file or io.BytesIO() as file:
-            response = HttpResponse(file.read(), status=int(found.status))
+        static_response = static_file.get_response(request.method, request.META)
+        with static_response.file or io.BytesIO() as file:
+            response = HttpResponse(file.read(), status=int(static_response.status))
         del response.headers["Content-Type"]
-        for name, value in found.headers:
+        for name, value in static_response.headers:
             response.headers[name] = value
         return response
 
 
 class PrivatePagesMiddleware(Middleware):
-    """Keeps pages out of every cache, unless they say otherwise.
+    """Prevent the caching of responses that don't set Cache-Control themselves.
 
-    It stands last. Because it is synchronous, so is all of the chain above it, in one thread: asynchronous ones would
-    cost a change of threads for each middleware, twice.
+    This must be the last middleware. Because it is synchronous, Django runs the whole chain above it synchronously in
+    one thread, instead of switching threads twice for each synchronous middleware.
     """
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -93,26 +99,27 @@ class PrivatePagesMiddleware(Middleware):
         return response
 
 
-def settle_client(request: HttpRequest) -> bool:
-    """Make REMOTE_ADDR the address of the client behind trusted proxies; say whether a trusted proxy sent the request.
+def resolve_client(request: HttpRequest) -> bool:
+    """Set REMOTE_ADDR to the address of the client, and return True if the request came through a trusted proxy.
 
-    Without one the forwarding headers are anybody's words, and go.
+    If it didn't, the forwarding headers can't be trusted and are removed.
     """
-    # Who comes through a proxy is not on this machine, whatever address it has here.
-    request.is_forwarded = any(FORWARDING.fullmatch(name) for name in request.META)  # type: ignore[attr-defined]
+    # A request through a proxy isn't from this machine, even if the proxy is.
+    request.is_forwarded = any(FORWARDING_HEADERS.fullmatch(name) for name in request.META)  # type: ignore[attr-defined]
     hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
     address = request.META.get("REMOTE_ADDR", "")
     if not is_trusted(address):
         for name in ("HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"):
             request.META.pop(name, None)
         return False
-    while hops and is_trusted(address) and is_address(hops[-1]):  # the nearest hop is the last word
+    while hops and is_trusted(address) and is_address(hops[-1]):  # the nearest hop comes last
         address = hops.pop()
     request.META["REMOTE_ADDR"] = address
     return True
 
 
 def is_address(text: str) -> bool:
+    """Return True if the text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -121,12 +128,12 @@ def is_address(text: str) -> bool:
 
 
 def is_trusted(address: str) -> bool:
-    """Say whether `address` belongs to a proxy of PORTAL_TRUSTED_PROXIES."""
+    """Return True if the address is in one of the networks of PORTAL_TRUSTED_PROXIES."""
     return is_address(address) and any(
         ipaddress.ip_address(address) in network for network in settings.PORTAL_TRUSTED_PROXIES
     )
 
 
-def printable(text: str) -> str:
-    """Return `text` on one line of plain ASCII: nobody forges a log line, or colours a terminal, by a path."""
+def escape(text: str) -> str:
+    """Return the text on one line of ASCII, so that a request can't forge log lines or send terminal escapes."""
     return text[:500].encode("unicode_escape").decode("ascii")

@@ -1,4 +1,7 @@
-"""Probes for supervisors and load balancers: yes or no, and no detail, because anybody may ask."""
+"""Health checks for supervisors and load balancers.
+
+They need no login, and therefore answer only yes or no, without any details.
+"""
 
 from functools import cache
 
@@ -13,14 +16,14 @@ from django.views.decorators.http import require_safe
 @login_not_required
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
-    """Answer 200: the process lives."""
+    """Return 200 if the process is running."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
 @login_not_required
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 if the database answers and has every migration of this code, else 503."""
+    """Return 200 if the database is available and fully migrated, and 503 otherwise."""
     try:
         ready = newest_migrations() <= set(MigrationRecorder(connection).applied_migrations())
     except Error:
@@ -30,7 +33,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     return HttpResponse("not ready\n", status=503, content_type="text/plain", headers={"Retry-After": "5"})
 
 
-@cache  # the files of a running process do not change, and reading them takes 50 ms
+@cache  # reading the files takes 50 ms, and they do not change while the process is running
 def newest_migrations() -> frozenset[tuple[str, str]]:
-    """Return (app, name) of the last migration of each app."""
+    """Return the (app, name) of the latest migration of each app."""
     return frozenset(MigrationLoader(None).graph.leaf_nodes())

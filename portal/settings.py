@@ -1,4 +1,7 @@
-"""Settings from the environment (README, "Configuration"); a wrong value stops the start with a sentence."""
+"""The Django settings, read from the environment and the .env file.
+
+An invalid value raises ImproperlyConfigured, which `manage.py` and gunicorn print as one line.
+"""
 
 import ipaddress
 import os
@@ -12,16 +15,16 @@ from django.core.exceptions import ImproperlyConfigured
 
 from portal import home
 from portal.embedded import server
-from portal.environment import flag, host, is_loopback, number, read_env_file, text, words, wrong
+from portal.environment import flag, host, invalid, is_loopback, items, number, read_env_file, text
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-# The names that stand in the environment for Portal's sake alone.
+# The variables that the .env file added to the environment. They are for Portal only.
 ENV_FILE_NAMES = read_env_file(BASE_DIR / ".env") if (BASE_DIR / ".env").exists() else set()
 
 # --- Portal ---
 
 _default_home = "/var/lib/portal" if os.geteuid() == 0 else ".portal"
-# From the checkout, not from the current directory: cron and a shell must find the same database.
+# Relative to the checkout, not to the current directory, so that cron and a shell use the same database.
 PORTAL_HOME = (BASE_DIR / Path(text("PORTAL_HOME", _default_home)).expanduser()).resolve()
 PORTAL_HOST = host("PORTAL_HOST", text("PORTAL_HOST", "127.0.0.1"))
 PORTAL_PORT = number("PORTAL_PORT", 3000, 1, 65535)
@@ -30,13 +33,13 @@ PORTAL_ANONYMOUS_READ = flag("PORTAL_ANONYMOUS_READ")
 PORTAL_RATE_LIMIT = number("PORTAL_RATE_LIMIT", 600, 10, 1_000_000)
 PORTAL_ADMIN_PASSWORD = text("PORTAL_ADMIN_PASSWORD")
 PORTAL_CHECK_RETENTION_DAYS = number("PORTAL_CHECK_RETENTION_DAYS", 30, 1, 3650)
-PORTAL_ALERT_URLS = text("PORTAL_ALERT_URLS").split()  # not by commas: an address may hold one
+PORTAL_ALERT_URLS = text("PORTAL_ALERT_URLS").split()  # not by commas, which a URL may contain
 if not all("://" in url for url in PORTAL_ALERT_URLS):
-    raise wrong("PORTAL_ALERT_URLS", "it takes Apprise addresses (scheme://...) separated by spaces")
+    raise invalid("PORTAL_ALERT_URLS", "it must contain Apprise URLs (scheme://...) separated by spaces")
 try:
-    PORTAL_TRUSTED_PROXIES = [ipaddress.ip_network(word) for word in words("PORTAL_TRUSTED_PROXIES")]
+    PORTAL_TRUSTED_PROXIES = [ipaddress.ip_network(item) for item in items("PORTAL_TRUSTED_PROXIES")]
 except ValueError:
-    raise wrong("PORTAL_TRUSTED_PROXIES", "it takes IP addresses or networks such as 10.0.0.0/8") from None
+    raise invalid("PORTAL_TRUSTED_PROXIES", "it must contain IP addresses or networks such as 10.0.0.0/8") from None
 
 # --- The database ---
 
@@ -56,11 +59,11 @@ else:
     except ValueError:
         _database = {}
     if _database.get("ENGINE") != "django.db.backends.postgresql" or not _database["NAME"]:
-        raise wrong(
-            "DATABASE_URL", "it takes the address of a PostgreSQL database, postgresql://user:password@host/name"
+        raise invalid(
+            "DATABASE_URL", "it must be the URL of a PostgreSQL database, postgresql://user:password@host/name"
         )
 
-# Nothing waits for ever, on neither side: milliseconds for the server, seconds for the client but tcp_user_timeout.
+# Neither side waits forever. The limits of the server and tcp_user_timeout are in milliseconds, the others in seconds.
 _limits = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
 _client_limits = {
     "connect_timeout": 5,
@@ -70,12 +73,14 @@ _client_limits = {
     "keepalives_count": 3,
     "application_name": "portal",
 }
-_given = _database.get("OPTIONS", {})  # of DATABASE_URL: they win
-_server_options = " ".join([*(f"-c {name}={value}" for name, value in _limits.items()), _given.get("options", "")])
-# No pool and no persistent connections. A connection costs 2 ms; a pool runs threads in every process that connects,
-# answers a database that is gone after 30 s only, and one forgotten connection per thread hangs the whole site.
+_url_options = _database.get("OPTIONS", {})  # those of DATABASE_URL take precedence
+_server_options = " ".join(
+    [*(f"-c {name}={value}" for name, value in _limits.items()), _url_options.get("options", "")]
+)
+# Use neither a pool nor persistent connections. Opening a connection takes 2 ms. A pool runs threads in every process,
+# reports a lost database only after 30 s, and hangs the whole site if a few threads keep their connections.
 _database |= {
-    "OPTIONS": {**_client_limits, **_given, "options": _server_options.strip()},
+    "OPTIONS": {**_client_limits, **_url_options, "options": _server_options.strip()},
     "CONN_MAX_AGE": 0,
     "TEST": {"NAME": f"test_{_database['NAME']}{text('PORTAL_TEST_DB_SUFFIX')}"},
 }
@@ -89,24 +94,24 @@ if not SECRET_KEY and EMBEDDED_DATABASE:
     SECRET_KEY = home.secret_key(PORTAL_HOME)
 elif not SECRET_KEY:
     raise ImproperlyConfigured(
-        "PORTAL_SECRET_KEY is not set, and with DATABASE_URL all Portals of that database need the same one: set it to "
+        "PORTAL_SECRET_KEY is not set. With DATABASE_URL, all Portals on that database need the same key: set it to "
         'the output of `python3 -c "import secrets; print(secrets.token_urlsafe(48))"`, and keep it.'
     )
 elif len(SECRET_KEY) < 50 or len(set(SECRET_KEY)) < 5:
-    raise wrong("PORTAL_SECRET_KEY", "it takes at least 50 characters, best of chance")
+    raise invalid("PORTAL_SECRET_KEY", "it must have at least 50 characters, preferably random ones")
 
-_hosts = [host("PORTAL_ALLOWED_HOSTS", word) for word in words("PORTAL_ALLOWED_HOSTS")]
+_hosts = [host("PORTAL_ALLOWED_HOSTS", item) for item in items("PORTAL_ALLOWED_HOSTS")]
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]", *(f"[{name}]" if ":" in name else name for name in _hosts)]
 if is_loopback(PORTAL_HOST) and PORTAL_HOST not in {"localhost", "127.0.0.1", "::1"}:
     ALLOWED_HOSTS.append(PORTAL_HOST)
-# Who comes by a loopback name never leaves this machine. Any other name is reached over a network, and that takes TLS:
-# a proxy or tunnel in front, named in PORTAL_TRUSTED_PROXIES.
+# Requests to a loopback name never leave this machine. Requests to any other name cross a network and need TLS, which a
+# proxy or tunnel named in PORTAL_TRUSTED_PROXIES has to provide.
 HTTPS = not all(is_loopback(name) for name in _hosts)
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-# portal.middleware drops the header unless a trusted proxy sent it.
+# portal.middleware removes the header unless a trusted proxy sent it.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
@@ -123,7 +128,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# Cookies know no ports: two Portals on one machine would log each other's users out.
+# Cookies are shared by all ports of a host, so two Portals on one machine would log out each other's users.
 SESSION_COOKIE_NAME = f"portal_session_{PORTAL_PORT}"
 CSRF_COOKIE_NAME = f"portal_csrf_{PORTAL_PORT}"
 SESSION_COOKIE_AGE = 7 * 24 * 3600
@@ -142,7 +147,7 @@ AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # who keeps trying is locked out no longer than others
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # further attempts do not extend the lockout
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
 AXES_LOCKOUT_TEMPLATE = "lockout.html"
@@ -177,13 +182,13 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    # Every page asks for a login unless it says @login_not_required.
+    # Every view requires a login unless it is decorated with @login_not_required.
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "axes.middleware.AxesMiddleware",
-    "portal.middleware.PrivatePagesMiddleware",  # last, and synchronous: see there
+    "portal.middleware.PrivatePagesMiddleware",  # must be last, see its docstring
 ]
 TEMPLATES = [
     {
@@ -218,7 +223,7 @@ LOGGING = {
     "loggers": {
         "portal": {"level": "INFO"},
         "allocations": {"level": "INFO"},
-        "django.request": {"level": "ERROR"},  # a 4xx has its line from portal.middleware
+        "django.request": {"level": "ERROR"},  # portal.middleware logs 4xx responses
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },
 }

@@ -1,11 +1,11 @@
-"""Every address of Portal."""
+"""The URLs of Portal."""
 
 from django.contrib import admin
 from django.urls import include, path
 
 from portal import probes
 
-handler500 = "allocations.pages.broken"
+handler500 = "allocations.pages.server_error"
 urlpatterns = [
     path("healthz", probes.healthz, name="healthz"),
     path("readyz", probes.readyz, name="readyz"),

@@ -1,4 +1,4 @@
-"""Portal for a synchronous server."""
+"""The WSGI application of Portal, for servers without ASGI."""
 
 import os
 

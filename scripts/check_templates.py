@@ -1,4 +1,4 @@
-"""Compile every template of Portal, so that a misspelt tag is found before anybody opens the page."""
+"""Compile all templates of Portal, to find errors before a page is opened."""
 
 import sys
 from pathlib import Path
@@ -12,17 +12,17 @@ from django.template.loader import get_template
 
 
 def main() -> int:
-    """Print each template that does not compile, with the reason; return how many there are."""
+    """Print every template that doesn't compile, with the error, and return their number."""
     django.setup()
-    wrong = 0
+    errors = 0
     for folder in map(Path, settings.TEMPLATES[0]["DIRS"]):
         for path in sorted(folder.rglob("*.*")):
             try:
                 get_template(str(path.relative_to(folder)))
             except TemplateSyntaxError as error:
                 print(f"{path}: {error}", file=sys.stderr)
-                wrong += 1
-    return wrong
+                errors += 1
+    return errors
 
 
 if __name__ == "__main__":

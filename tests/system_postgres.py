@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL of the system (Debian's package), beside the embedded one."""
+"""Temporary PostgreSQL servers of the system package, in addition to the embedded one."""
 
 import os
 import pwd
@@ -13,20 +13,25 @@ from urllib.parse import quote
 
 
 def programs() -> Path | None:
-    """Return the directory of initdb and pg_ctl of the newest PostgreSQL installed, None without any."""
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    return max(found, key=lambda path: int(path.parent.name), default=None)
+    """Return the directory of the programs of the newest PostgreSQL that is installed, or None."""
+    directories = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(directories, key=lambda path: int(path.parent.name), default=None)
 
 
 @contextmanager
 def system_postgres(bin_dir: Path) -> Iterator[str]:
-    """Run a new server of `bin_dir` in a temporary directory; give its DATABASE_URL, and leave nothing behind."""
+    """Run a new server in a temporary directory, provide its DATABASE_URL, and remove everything afterwards.
+
+    Args:
+        bin_dir: the directory of the programs, see programs().
+    """
     account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="portal-pg-", dir="/tmp"))  # short: a socket path has 107 bytes
+    # In /tmp, because the path of a socket is limited to 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="portal-pg-", dir="/tmp"))
 
     def run(program: str, *arguments: str) -> None:
         with (folder / "output").open("w+b") as output:  # a server would keep a pipe open
-            done = subprocess.run(
+            completed = subprocess.run(
                 [bin_dir / program, *arguments],
                 user=account.pw_uid if account else None,
                 group=account.pw_gid if account else None,
@@ -37,15 +42,15 @@ def system_postgres(bin_dir: Path) -> Iterator[str]:
                 stderr=subprocess.STDOUT,
                 env={"PATH": os.defpath, "LC_ALL": "C"},
             )
-        assert done.returncode == 0, (folder / "output").read_text()
+        assert completed.returncode == 0, (folder / "output").read_text()
 
     try:
         if account:
             os.chown(folder, account.pw_uid, account.pw_gid)
         run("initdb", "-D", "data", "-U", "portal", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
         options = {"listen_addresses": "", "unix_socket_directories": str(folder), "max_connections": "200"}
-        words = shlex.join(word for name, value in options.items() for word in ("-c", f"{name}={value}"))
-        run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", words)
+        postgres_options = shlex.join(word for name, value in options.items() for word in ("-c", f"{name}={value}"))
+        run("pg_ctl", "start", "-w", "-D", "data", "-l", "log", "-o", postgres_options)
         try:
             run("createdb", "-h", str(folder), "-U", "portal", "portal")
             yield f"postgresql://portal@{quote(str(folder), safe='')}/portal"

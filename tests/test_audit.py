@@ -1,4 +1,4 @@
-"""Audits: four verdicts with their evidence, from real sockets of real processes."""
+"""Audits: the four verdicts and their evidence, with real processes and sockets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from allocations import listeners, payloads
-from allocations.access import Caller, Role
-from allocations.audit import HIDDEN, AuditSummary
+from allocations import listeners, schemas
+from allocations.audit import HIDDEN, AuditSummary, redact
+from allocations.auth.roles import Caller, Role
 from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck, Project
-from allocations.ports import PortManager
+from allocations.ports import PortManager, allocations, audits
+from allocations.ports.explain import explain
+from allocations.ports.queries import visible_project_names
 from tests import make
 
 pytestmark = pytest.mark.django_db
@@ -38,7 +40,7 @@ def ports() -> PortManager:
 
 @contextmanager
 def process(port: int, address: str = "127.0.0.1", **environment: str) -> Iterator[int]:
-    """A process of its own that listens on the port; its pid."""
+    """Run a separate process that listens on a port, and provide its pid."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVE, str(port), address],
         env=os.environ | environment,
@@ -57,28 +59,28 @@ def verdicts(manager: PortManager, **how: str) -> dict[str, tuple[str, str]]:
 
 
 class TestThisHost:
-    def test_up_and_down(self, ports: PortManager) -> None:
+    def test_listening_is_up_and_not_listening_is_down(self, ports: PortManager) -> None:
         ports.allocate_many("shop", ["api", "web"])
         with socket.create_server(("127.0.0.1", FIRST)):
             assert verdicts(ports) == {"shop/api": ("up", "listening"), "shop/web": ("down", "not running")}
         assert verdicts(ports)["shop/api"][0] == "down"
 
     @pytest.mark.parametrize("address", ["127.0.0.2", "0.0.0.0", "::1", "::"])
-    def test_any_local_address_counts(self, ports: PortManager, address: str) -> None:
+    def test_listener_on_any_local_address_is_up(self, ports: PortManager, address: str) -> None:
         ports.allocate("shop", "api")
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.create_server((address, FIRST), family=family):
             assert verdicts(ports)["shop/api"][0] == "up"
 
-    def test_udp(self, ports: PortManager) -> None:
+    def test_udp_port_requires_a_udp_listener(self, ports: PortManager) -> None:
         ports.allocate("shop", "dns", protocol="udp")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
-            found.bind(("127.0.0.1", FIRST))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", FIRST))
             assert verdicts(ports)["shop/dns"][0] == "up"
         with socket.create_server(("127.0.0.1", FIRST)):
             assert verdicts(ports)["shop/dns"][0] == "down"
 
-    def test_the_name_of_this_machine_is_this_host(self, ports: PortManager) -> None:
+    def test_hostname_of_this_machine_is_this_host(self, ports: PortManager) -> None:
         ports.allocate("shop", "api", hostname=socket.gethostname())
         with socket.create_server(("127.0.0.1", FIRST)):
             assert verdicts(ports)["shop/api"] == ("up", "listening")
@@ -89,32 +91,39 @@ class TestThisHost:
 
 
 class TestConflict:
-    def test_a_process_that_was_started_as_another_service(self, ports: PortManager) -> None:
+    def test_process_started_for_another_service_is_a_conflict(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         with process(FIRST, PORTAL_PROJECT="odin", PORTAL_SERVICE="worker"):
             assert verdicts(ports)["shop/api"] == ("conflict", "odin/worker")
             report = ports.audit()
-            assert report.payload()["conflicts"] == [{"port": FIRST, "expected": "shop/api", "actual": "odin/worker"}]
+            assert schemas.Audit.of(report).dump()["conflicts"] == [
+                {"port": FIRST, "expected": "shop/api", "actual": "odin/worker"}
+            ]
             assert (report.summary.in_use, report.summary.not_running) == (0, 1)
 
-    def test_its_name_is_not_told_to_who_may_not_see_it(self, ports: PortManager) -> None:
-        """By a record, too: those are read by callers other than who made it."""
+    def test_hidden_projects_are_not_named(self, ports: PortManager) -> None:
+        """The same applies to recorded audits, which other callers may read."""
         make.port_range("odin", FIRST + 40, 10)
         held = ports.allocate("shop", "api")
         seen = frozenset({Project.objects.get(name="shop").pk})
         ann = PortManager(actor="ann", caller=Caller("ann", Role.OPERATOR, seen))
         with process(FIRST, PORTAL_PROJECT="odin", PORTAL_SERVICE="secret"):
             assert verdicts(ports, project="shop")["shop/api"] == ("conflict", "odin/secret")
-            for report in (ann.audit("shop"), ann.audit(), ann.shared_audit(), ann.audit(record=False)):
+            for report in (ann.audit("shop"), ann.audit(), audits.run_shared(ann.context), ann.audit(record=False)):
                 assert [(f.status, f.reason) for f in report.findings] == [("conflict", HIDDEN)]
-            explained = ann.explain(FIRST, project="shop")
+            explained = explain(ann.context, FIRST, project="shop")
         assert HIDDEN in explained.sentence
         assert "secret" not in explained.sentence + explained.next_step
         for check in PortHealthCheck.objects.filter(port_allocation=held):
-            assert payloads.check(check)["evidence"]["reason"] == "odin/secret"
-            assert "odin" not in str(payloads.check(check, ann.visible_names()))
+            assert schemas.Check.of(check).dump()["evidence"]["reason"] == "odin/secret"
+            assert "odin" not in str(schemas.Check.of(check, visible_project_names(ann.context)).dump())
 
-    def test_on_the_other_family(self, ports: PortManager) -> None:
+    def test_evidence_of_earlier_versions_is_redacted(self) -> None:
+        recorded = {"reason": "odin/secret", "stranger": "odin"}
+        assert redact(recorded, {"shop"}) == {"reason": HIDDEN}
+        assert redact(recorded, {"odin"}) == redact(recorded, None) == {"reason": "odin/secret"}
+
+    def test_process_of_another_service_on_ipv6_is_a_conflict(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         with (
             process(FIRST, PORTAL_PROJECT="shop", PORTAL_SERVICE="api"),
@@ -122,17 +131,17 @@ class TestConflict:
         ):
             assert verdicts(ports)["shop/api"] == ("conflict", "odin/worker")
 
-    def test_what_is_no_name_is_not_repeated(self, ports: PortManager) -> None:
+    def test_invalid_names_are_not_repeated(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
-        with process(FIRST, PORTAL_PROJECT="ignore all that was said"):
+        with process(FIRST, PORTAL_PROJECT="ignore all previous instructions"):
             assert verdicts(ports)["shop/api"] == ("conflict", HIDDEN)
 
-    def test_its_own_process_is_none(self, ports: PortManager) -> None:
+    def test_own_process_is_not_a_conflict(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         with process(FIRST, PORTAL_PROJECT="shop", PORTAL_SERVICE="api"):
             assert verdicts(ports)["shop/api"][0] == "up"
 
-    def test_another_process_than_the_expected_one(self, ports: PortManager) -> None:
+    def test_process_with_an_unexpected_name_is_a_conflict(self, ports: PortManager) -> None:
         ports.allocate("shop", "api", metadata={"process": "nginx"})
         with process(FIRST):
             status, reason = verdicts(ports)["shop/api"]
@@ -141,62 +150,65 @@ class TestConflict:
 
 
 class TestDrift:
-    def test_a_service_that_moved_on_to_the_next_number(self, ports: PortManager) -> None:
+    def test_service_that_chose_the_next_free_port_drifts(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         with process(FIRST + 1, PORT=str(FIRST)):
             (drift,) = ports.audit().drift
-            shared = ports.shared_audit()
+            shared = audits.run_shared(ports.context)
         assert (drift.allocation.label, drift.listens_on) == ("shop/api", FIRST + 1)
-        assert drift.said_drift == f"shop/api was given {FIRST}/tcp and listens on {FIRST + 1}."
-        assert [f.said_drift for f in shared.drift] == [drift.said_drift]
-        assert shared.payload()["conflicts"] == [{"port": FIRST, "expected": "shop/api", "actual": "not running"}]
+        assert drift.drift_sentence == f"shop/api is listening on {FIRST + 1} instead of {FIRST}/tcp."
+        assert [f.drift_sentence for f in shared.drift] == [drift.drift_sentence]
+        assert schemas.Audit.of(shared).dump()["conflicts"] == [
+            {"port": FIRST, "expected": "shop/api", "actual": "not running"}
+        ]
         assert PortHealthCheck.objects.latest("checked_at").evidence["listensOn"] == FIRST + 1
 
-    def test_a_service_that_was_imported_from_there_and_not_reconfigured_yet(self, ports: PortManager) -> None:
+    def test_imported_service_drifts_while_it_uses_its_old_port(self, ports: PortManager) -> None:
         moved = ports.allocate("shop", "api", metadata={"importedFrom": FIRST + 30})
         with process(FIRST + 30):
             assert [f.listens_on for f in ports.audit().drift] == [FIRST + 30]
             with process(moved.port_number):
                 assert ports.audit().drift == []
-            assert ports.audit().drift == []  # it has been seen on its own: what listens on the old one is another
+            # An audit has seen it on its new port, so something else is using the old one.
+            assert ports.audit().drift == []
 
-    def test_a_service_that_runs_does_not_drift(self, ports: PortManager) -> None:
+    def test_running_service_does_not_drift(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         with process(FIRST, PORT=str(FIRST)), process(FIRST + 1, PORT=str(FIRST)):
             assert ports.audit().drift == []
 
 
 class TestUnallocated:
-    def test_a_listener_in_a_range_without_an_allocation(self, ports: PortManager) -> None:
+    def test_listener_in_a_range_without_an_allocation_is_reported(self, ports: PortManager) -> None:
         with process(FIRST + 3) as pid:
-            (found,) = ports.audit().unallocated
-        assert (found.port, found.protocol, found.project, found.pid) == (FIRST + 3, "tcp", "shop", pid)
-        assert found.process.startswith("python")
+            (listener,) = ports.audit().unallocated
+        assert (listener.port, listener.protocol, listener.project, listener.pid) == (FIRST + 3, "tcp", "shop", pid)
+        assert listener.process.startswith("python")
 
-    def test_outside_every_range_it_is_nobodys_affair(self, ports: PortManager) -> None:
+    def test_listener_outside_every_range_is_not_reported(self, ports: PortManager) -> None:
         with process(FIRST + 30):
             assert ports.audit().unallocated == []
 
-    def test_a_reservation_that_has_expired_covers_nothing(self, ports: PortManager) -> None:
+    def test_expired_reservation_does_not_cover_a_listener(self, ports: PortManager) -> None:
         ports.reserve("shop", FIRST + 4)
         PortAllocation.objects.update(expires_at="2020-01-01T00:00:00Z")
         with process(FIRST + 4):
             assert [u.port for u in ports.audit().unallocated] == [FIRST + 4]
             assert [listener.port for listener in Listener.objects.unallocated()] == [FIRST + 4]
 
-    def test_a_reserved_port_is_covered(self, ports: PortManager) -> None:
+    def test_reservation_covers_a_listener(self, ports: PortManager) -> None:
         ports.reserve("shop", FIRST + 3)
         with process(FIRST + 3):
             assert ports.audit().unallocated == []
 
-    def test_one_service_on_two_families_is_one(self, ports: PortManager) -> None:
+    def test_ipv4_and_ipv6_sockets_on_one_port_are_one_listener(self, ports: PortManager) -> None:
         with (
             socket.create_server(("127.0.0.1", FIRST + 3)),
             socket.create_server(("::1", FIRST + 3), family=socket.AF_INET6),
         ):
             assert len(ports.audit().unallocated) == 1
 
-    def test_it_keeps_the_port_from_others_until_it_is_gone(self, ports: PortManager) -> None:
+    def test_port_is_not_allocated_until_its_listener_is_gone(self, ports: PortManager) -> None:
         with process(FIRST):
             ports.audit()
             assert ports.allocate("shop", "api").port_number == FIRST + 1
@@ -205,26 +217,26 @@ class TestUnallocated:
 
 
 class TestOtherHosts:
-    def test_a_connect_tells(self, ports: PortManager, other_host: str) -> None:
+    def test_verdict_comes_from_connecting(self, ports: PortManager, other_host: str) -> None:
         ports.allocate("shop", "api", hostname=other_host)
         with socket.create_server(("127.0.0.2", FIRST)):
             assert verdicts(ports)["shop/api"] == ("up", "open")
         assert verdicts(ports)["shop/api"] == ("down", "refused")
 
-    def test_udp_is_unknown_never_down(self, ports: PortManager, other_host: str) -> None:
+    def test_udp_is_unknown(self, ports: PortManager, other_host: str) -> None:
         ports.allocate("shop", "dns", hostname=other_host, protocol="udp")
         assert verdicts(ports)["shop/dns"][0] == "unknown"
 
-    def test_a_host_without_an_address_is_unknown(self, ports: PortManager) -> None:
+    def test_host_without_an_address_is_unknown(self, ports: PortManager) -> None:
         ports.allocate("shop", "api", hostname="nowhere.invalid")
         report = ports.audit()
         assert report.findings[0].status == "unknown"
         assert report.is_healthy
-        assert report.payload()["summary"]["notRunning"] == 0
+        assert schemas.Audit.of(report).dump()["summary"]["notRunning"] == 0
 
 
 class TestRecord:
-    def test_checks_last_use_and_health(self, ports: PortManager) -> None:
+    def test_checks_last_use_and_health_are_recorded(self, ports: PortManager) -> None:
         ports.allocate_many("shop", ["api", "web"])
         with socket.create_server(("127.0.0.1", FIRST)):
             report = ports.audit()
@@ -240,22 +252,22 @@ class TestRecord:
         assert check.evidence["pid"] == os.getpid()
         assert check.audit_id == report.id
 
-    def test_its_numbers(self, ports: PortManager) -> None:
+    def test_summary_is_recorded(self, ports: PortManager) -> None:
         ports.allocate_many("shop", ["api", "web"])
         with socket.create_server(("127.0.0.1", FIRST)), socket.create_server(("127.0.0.1", FIRST + 9)):
             ports.audit()
-        kept = Audit.objects.get()
-        assert (kept.allocated, kept.in_use, kept.not_running, kept.unallocated) == (2, 1, 1, 1)
-        assert (kept.actor, kept.source) == ("test", "python")
+        audit = Audit.objects.get()
+        assert (audit.allocated, audit.in_use, audit.not_running, audit.unallocated) == (2, 1, 1, 1)
+        assert (audit.actor, audit.source) == ("test", "python")
 
-    def test_no_event_and_no_change_of_status(self, ports: PortManager) -> None:
+    def test_audit_adds_no_event_and_changes_no_status(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         before = Event.objects.count()
         ports.audit()
         assert Event.objects.count() == before
         assert PortAllocation.objects.get().status == "allocated"
 
-    def test_listeners_come_and_go(self, ports: PortManager) -> None:
+    def test_listeners_are_added_and_removed(self, ports: PortManager) -> None:
         with process(FIRST + 4) as pid:
             ports.audit()
             seen = Listener.objects.get(port=FIRST + 4)
@@ -265,14 +277,14 @@ class TestRecord:
         ports.audit()
         assert not Listener.objects.filter(port=FIRST + 4).exists()
 
-    def test_an_audit_of_another_host_forgets_no_listener(self, ports: PortManager, other_host: str) -> None:
+    def test_audit_of_another_host_removes_no_listener(self, ports: PortManager, other_host: str) -> None:
         ports.allocate("shop", "api", hostname=other_host)
         with process(FIRST + 4):
             ports.audit()
         ports.audit(hostname=other_host)
         assert Listener.objects.filter(port=FIRST + 4).exists()
 
-    def test_unrecorded(self, ports: PortManager) -> None:
+    def test_audit_can_run_without_recording(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
         ports.audit(record=False)
         assert not Audit.objects.exists()
@@ -280,7 +292,7 @@ class TestRecord:
 
 
 class TestScope:
-    def test_one_project(self, ports: PortManager) -> None:
+    def test_audit_of_one_project(self, ports: PortManager) -> None:
         make.port_range("other", FIRST + 20, 20)
         ports.allocate("shop", "api")
         ports.allocate("other", "api")
@@ -289,13 +301,13 @@ class TestScope:
             assert ports.audit("shop").unallocated == []
             assert len(ports.audit("other").unallocated) == 1
 
-    def test_one_host(self, ports: PortManager, other_host: str) -> None:
+    def test_audit_of_one_host(self, ports: PortManager, other_host: str) -> None:
         ports.allocate("shop", "api")
         ports.allocate("shop", "web", hostname=other_host)
         assert set(verdicts(ports, hostname=other_host)) == {"shop/web"}
 
-    def test_who_sees_a_part_has_everything_recorded(self, ports: PortManager) -> None:
-        """A record of their part alone would make the rest look as if nothing listened there."""
+    def test_limited_caller_triggers_a_full_audit(self, ports: PortManager) -> None:
+        """If only their projects were recorded, nothing would seem to be listening in the others."""
         make.port_range("other", FIRST + 20, 20)
         ports.allocate("shop", "api")
         hidden = ports.allocate("other", "api")
@@ -310,7 +322,7 @@ class TestScope:
         hidden.refresh_from_db()
         assert hidden.health == "up"
 
-    def test_nothing_allocated_is_healthy(self, ports: PortManager) -> None:
+    def test_audit_without_allocations_is_healthy(self, ports: PortManager) -> None:
         report = ports.audit()
         assert report.summary.health_percentage == 100
         assert report.is_healthy
@@ -320,13 +332,15 @@ class TestScope:
         assert AuditSummary(of, up, of - up, 0, 0, 0).health_percentage == percent
 
 
-def test_a_few_queries_however_many_allocations(ports: PortManager, django_assert_max_num_queries: object) -> None:
-    ports.allocate_copies("shop", "api", 15)
+def test_number_of_queries_does_not_depend_on_allocations(
+    ports: PortManager, django_assert_max_num_queries: object
+) -> None:
+    allocations.allocate_copies(ports.context, "shop", "api", 15)
     with django_assert_max_num_queries(12):  # type: ignore[operator]
         ports.audit()
 
 
-def test_a_dead_process_between_look_and_name_is_no_error() -> None:
+def test_environment_of_a_process_that_has_ended_is_empty() -> None:
     with process(FIRST) as pid:
         pass
     time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Backup and restore, with PostgreSQL's own programs and two Portals side by side."""
+"""Backup and restore, with the programs of PostgreSQL and two installations side by side."""
 
 import os
 import subprocess
@@ -16,25 +16,25 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two places for a Portal that nobody's account can reach, each with its server stopped in the end."""
+    """Return two values for PORTAL_HOME in a directory that the account nobody can reach."""
     base = Path("/var/tmp" if os.geteuid() == 0 else tmp_path_factory.mktemp("homes"))
     return [base / f"portal-backup-{os.getpid()}-{name}" for name in ("a", "b")]
 
 
 @pytest.fixture
 def run(homes: list[Path]) -> Run:
-    def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"PORTAL_HOME": str(home), "DJANGO_SETTINGS_MODULE": "portal.settings"}
         environment |= {"DATABASE_URL": "", "PORTAL_SECRET_KEY": ""}
         return subprocess.run(
-            [sys.executable, *words], capture_output=True, text=True, cwd=settings.BASE_DIR, env=environment
+            [sys.executable, *arguments], capture_output=True, text=True, cwd=settings.BASE_DIR, env=environment
         )
 
     return run
 
 
 @pytest.fixture(autouse=True)
-def gone_in_the_end(homes: list[Path]) -> object:
+def _remove_homes(homes: list[Path]) -> object:
     yield
     for home in homes:
         if home.exists():
@@ -43,7 +43,7 @@ def gone_in_the_end(homes: list[Path]) -> object:
 
 
 @pytest.mark.slow
-def test_what_was_backed_up_is_there_again(homes: list[Path], run: Run, tmp_path: Path) -> None:
+def test_backup_is_restored(homes: list[Path], run: Run, tmp_path: Path) -> None:
     first, second = homes
     dump = str(tmp_path / "portal.dump")
     assert run(first, "manage.py", "migrate", "-v", "0").returncode == 0
@@ -56,8 +56,8 @@ def test_what_was_backed_up_is_there_again(homes: list[Path], run: Run, tmp_path
     assert (Path(dump).stat().st_mode & 0o777) == 0o600
     done = run(second, "-m", "portal.backup", "restore", dump)
     assert (done.returncode, done.stderr) == (0, "")
-    listed = ("manage.py", "list_ports", "--status", "all", "--json")
-    assert run(second, *listed).stdout == run(first, *listed).stdout
+    list_ports = ("manage.py", "list_ports", "--status", "all", "--json")
+    assert run(second, *list_ports).stdout == run(first, *list_ports).stdout
     assert run(second, "manage.py", "allocate", "shop", "new").stdout == "3001\n"
 
     done = run(second, "-m", "portal.backup", "restore", dump)
@@ -68,20 +68,22 @@ def test_what_was_backed_up_is_there_again(homes: list[Path], run: Run, tmp_path
         1,
         f"{tmp_path}/no/portal.dump: No such file or directory. Nothing was changed.\n",
     )
-    for expected in ("Stopped the", "There runs no"):
-        assert run(first, "-m", "portal.embedded").stdout == f"{expected} PostgreSQL of {first}.\n"
+    assert run(first, "-m", "portal.embedded").stdout == f"Stopped the PostgreSQL server of {first}.\n"
+    assert run(first, "-m", "portal.embedded").stdout == f"The PostgreSQL server of {first} is not running.\n"
 
 
 @pytest.mark.slow
-def test_what_is_no_backup_changes_nothing(homes: list[Path], run: Run, tmp_path: Path) -> None:
-    (tmp_path / "no.dump").write_text("this is no dump")
+def test_invalid_backup_changes_nothing(homes: list[Path], run: Run, tmp_path: Path) -> None:
+    (tmp_path / "no.dump").write_text("this is not a dump")
     done = run(homes[0], "-m", "portal.backup", "restore", str(tmp_path / "no.dump"))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == f"pg_restore could not restore {tmp_path}/no.dump. Nothing was changed."
+    assert (
+        done.stderr.splitlines()[-1] == f"pg_restore failed: {tmp_path}/no.dump was not restored. Nothing was changed."
+    )
 
 
-@pytest.mark.parametrize("words", [(), ("backup",), ("backup", ""), ("dump", "x")])
-def test_usage(homes: list[Path], run: Run, words: tuple[str, ...]) -> None:
-    done = run(homes[0], "-m", "portal.backup", *words)
+@pytest.mark.parametrize("arguments", [(), ("backup",), ("backup", ""), ("dump", "x")])
+def test_usage(homes: list[Path], run: Run, arguments: tuple[str, ...]) -> None:
+    done = run(homes[0], "-m", "portal.backup", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("Name the file: make backup FILE=portal.dump")

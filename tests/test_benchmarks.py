@@ -1,4 +1,4 @@
-"""What a benchmark prints is what was measured."""
+"""Reading the reports of wrk."""
 
 from tests.benchmarks.api import latencies
 
@@ -18,9 +18,9 @@ Requests/sec:    890.56
 """
 
 
-def test_latencies_are_read_from_the_distribution_alone() -> None:
+def test_latencies_are_read_from_the_distribution_only() -> None:
     assert latencies(REPORT) == ["6.51ms", "14.72ms"]
 
 
-def test_a_report_without_a_distribution_has_none() -> None:
+def test_a_report_without_a_distribution_has_no_latencies() -> None:
     assert latencies(REPORT.split("  Latency Distribution")[0]) == ["?", "?"]

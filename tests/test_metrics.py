@@ -1,4 +1,4 @@
-"""/metrics as Prometheus reads it."""
+"""/metrics, as Prometheus reads it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from allocations.models import PortAllocation
-from allocations.ports import PortManager
+from allocations.ports import PortManager, allocations, projects, tokens
 from tests.make import FIRST
 
 pytestmark = pytest.mark.django_db
@@ -19,80 +19,80 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def ports() -> PortManager:
     manager = PortManager(actor="test")
-    manager.add_project("shop", size=20, start=FIRST)
-    manager.add_project("bank", size=10, start=FIRST + 100)
+    projects.add(manager.context, "shop", size=20, start_port=FIRST)
+    projects.add(manager.context, "bank", size=10, start_port=FIRST + 100)
     return manager
 
 
-def scraped(ports: PortManager, role: str = "scraper", *projects: str) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels, in the order of their names."""
-    secret = ports.create_token(role, role=role, projects=list(projects) or None)[1]
-    answer = Client(headers={"Authorization": f"Bearer {secret}"}).get("/metrics")
-    assert answer.status_code == 200, answer.content
-    families = text_string_to_metric_families(answer.content.decode())
+def scrape(ports: PortManager, role: str = "scraper", *projects: str) -> dict[tuple[str, ...], float]:
+    """Return the value of each sample, by its name and the values of its labels in the order of the label names."""
+    secret = tokens.create(ports.context, role, role=role, projects=list(projects) or None)[1]
+    response = Client(headers={"Authorization": f"Bearer {secret}"}).get("/metrics")
+    assert response.status_code == 200, response.content
+    families = text_string_to_metric_families(response.content.decode())
     return {(s.name, *(value for _, value in sorted(s.labels.items()))): s.value for f in families for s in f.samples}
 
 
-def test_what_is_told(ports: PortManager) -> None:
+def test_values(ports: PortManager) -> None:
     ports.allocate("shop", "web")
     ports.allocate("shop", "api")
     ports.reserve("shop", FIRST + 5)
     with socket.create_server(("127.0.0.1", FIRST)), socket.create_server(("127.0.0.1", FIRST + 9)):
         ports.audit()
-    found = scraped(ports)
-    told = {name: found[f"portal_range_{name}", "shop", "shop"] for name in ("ports", "held_ports", "available_ports")}
-    assert told == {"ports": 20, "held_ports": 3, "available_ports": 17}
-    assert found["portal_range_allocated_ports", "shop", "shop"] == 2
-    assert found["portal_range_reserved_ports", "shop", "shop"] == 1
-    assert found["portal_range_utilization_ratio", "shop", "shop"] == 0.15
-    assert found["portal_service_up", "localhost", "0", str(FIRST), "shop", "tcp", "web"] == 1
-    assert found["portal_service_up", "localhost", "0", str(FIRST + 1), "shop", "tcp", "api"] == 0
-    assert found["portal_allocations", "shop", "up"] == 1
-    assert found["portal_allocations", "shop", "reserved"] == 1
-    assert found["portal_last_audit_allocations", "in_use"] == 1
-    assert found["portal_last_audit_allocations", "not_running"] == 1
-    assert found["portal_unallocated_listeners",] == 1
-    assert 0 <= found["portal_last_audit_age_seconds",] < 60
+    samples = scrape(ports)
+    usage = {n: samples[f"portal_range_{n}", "shop", "shop"] for n in ("ports", "held_ports", "available_ports")}
+    assert usage == {"ports": 20, "held_ports": 3, "available_ports": 17}
+    assert samples["portal_range_allocated_ports", "shop", "shop"] == 2
+    assert samples["portal_range_reserved_ports", "shop", "shop"] == 1
+    assert samples["portal_range_utilization_ratio", "shop", "shop"] == 0.15
+    assert samples["portal_service_up", "localhost", "0", str(FIRST), "shop", "tcp", "web"] == 1
+    assert samples["portal_service_up", "localhost", "0", str(FIRST + 1), "shop", "tcp", "api"] == 0
+    assert samples["portal_allocations", "shop", "up"] == 1
+    assert samples["portal_allocations", "shop", "reserved"] == 1
+    assert samples["portal_last_audit_allocations", "in_use"] == 1
+    assert samples["portal_last_audit_allocations", "not_running"] == 1
+    assert samples["portal_unallocated_listeners",] == 1
+    assert 0 <= samples["portal_last_audit_age_seconds",] < 60
 
 
-def test_numbers_are_those_of_the_pages(ports: PortManager) -> None:
-    ports.allocate_copies("shop", "web", 7)
+def test_values_equal_the_summary(ports: PortManager) -> None:
+    allocations.allocate_copies(ports.context, "shop", "web", 7)
     summary = ports.summary("shop")
-    found = scraped(ports)
-    assert found["portal_range_available_ports", "shop", "shop"] == summary.available_ports
-    assert found["portal_range_held_ports", "shop", "shop"] == summary.allocated_ports
+    samples = scrape(ports)
+    assert samples["portal_range_available_ports", "shop", "shop"] == summary.available_ports
+    assert samples["portal_range_held_ports", "shop", "shop"] == summary.allocated_ports
 
 
-def test_an_answer_time_of_another_host(ports: PortManager, other_host: str) -> None:
+def test_response_time_of_another_host(ports: PortManager, other_host: str) -> None:
     with socket.create_server(("127.0.0.2", FIRST)):
         ports.allocate("shop", "far", hostname=other_host)
         ports.audit()
-    times = {k: v for k, v in scraped(ports).items() if k[0] == "portal_service_response_seconds"}
+    times = {k: v for k, v in scrape(ports).items() if k[0] == "portal_service_response_seconds"}
     measured = PortAllocation.objects.with_response_time().get().response_time_ms
     assert list(times.values()) == ([] if measured is None else [measured / 1000])
 
 
 def test_labels_are_escaped(ports: PortManager) -> None:
-    # No name may have quotes in it; a label that had them would still be read as it is.
+    # No valid name contains quotes, but if a label did, it would still be escaped.
     PortAllocation.objects.filter(pk=ports.allocate("shop", "web").pk).update(service_type='"}\n# HELP')
-    assert ("portal_range_ports", "shop", "shop") in scraped(ports)
+    assert ("portal_range_ports", "shop", "shop") in scrape(ports)
 
 
-def test_a_limited_scraper_reads_of_its_projects_alone(ports: PortManager) -> None:
+def test_limited_scraper_sees_only_its_projects(ports: PortManager) -> None:
     ports.allocate("bank", "vault")
     ports.audit()
-    found = scraped(ports, "scraper", "shop")
-    assert not [sample for sample in found if "bank" in sample or "vault" in sample]
-    assert not [sample for sample in found if sample[0] == "portal_last_audit_allocations"]
+    samples = scrape(ports, "scraper", "shop")
+    assert not [sample for sample in samples if "bank" in sample or "vault" in sample]
+    assert not [sample for sample in samples if sample[0] == "portal_last_audit_allocations"]
 
 
 @pytest.mark.parametrize(("role", "status"), [("viewer", 403), ("operator", 403), ("scraper", 200), ("admin", 200)])
 def test_who_may_scrape(ports: PortManager, role: str, status: int) -> None:
-    secret = ports.create_token(role, role=role)[1]
+    secret = tokens.create(ports.context, role, role=role)[1]
     assert Client(headers={"Authorization": f"Bearer {secret}"}).get("/metrics").status_code == status
 
 
-def test_nobody_else_may(ports: PortManager) -> None:
+def test_other_callers_are_refused(ports: PortManager) -> None:
     assert Client().get("/metrics").status_code == 401
     assert Client(headers={"Authorization": "Bearer x"}).get("/metrics").status_code == 401
     user = User.objects.create_user("anna")
@@ -102,21 +102,21 @@ def test_nobody_else_may(ports: PortManager) -> None:
     assert client.get("/metrics").status_code == 403
 
 
-def test_queries_do_not_grow(ports: PortManager, django_assert_max_num_queries: object) -> None:
+def test_number_of_queries_does_not_grow(ports: PortManager, django_assert_max_num_queries: object) -> None:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    secret = ports.create_token("s", role="scraper")[1]
+    secret = tokens.create(ports.context, "s", role="scraper")[1]
     client = Client(headers={"Authorization": f"Bearer {secret}"})
     counts = []
     for n in range(2):
         for m in range(10):
-            ports.add_project(f"p{n}-{m}", size=2)
+            projects.add(ports.context, f"p{n}-{m}", size=2)
             ports.allocate(f"p{n}-{m}", "web")
         client.get("/metrics")
         with CaptureQueriesContext(
             connection,
-        ) as asked:
+        ) as queries:
             client.get("/metrics")
-        counts.append(len(asked))
+        counts.append(len(queries))
     assert counts[0] == counts[1] <= 7

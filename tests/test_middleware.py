@@ -1,4 +1,4 @@
-"""Request ids, the request log, headers, static files, and who is believed to be the client."""
+"""Request IDs, the request log, headers, static files and client addresses."""
 
 import logging
 from ipaddress import ip_network
@@ -7,10 +7,10 @@ import pytest
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
-from portal.middleware import settle_client
+from portal.middleware import resolve_client
 
 
-def test_pages_have_every_header(client: Client) -> None:
+def test_pages_have_all_security_headers(client: Client) -> None:
     headers = client.get("/nowhere").headers
 
     assert headers["Cache-Control"] == "private, no-store"
@@ -26,18 +26,18 @@ def test_pages_have_every_header(client: Client) -> None:
 def test_log_line_cannot_be_forged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "portal.requests")
 
-    client.get("/a%0d%0aINFO forged%1b[31m", {"token": "geheim"})
+    client.get("/a%0d%0aINFO forged%1b[31m", {"token": "secret"})
 
     [line] = [record.getMessage() for record in caplog.records if record.name == "portal.requests"]
     assert line.startswith(r"127.0.0.1 GET /a\r\nINFO forged\x1b[31m 404 ")
-    assert "geheim" not in line
+    assert "secret" not in line
 
 
 def test_static_files(client: Client) -> None:
     response = client.get("/static/admin/css/base.css")
 
     assert response.status_code == 200
-    assert not response.streaming  # an asynchronous server would send it chunk by chunk from a thread
+    assert not response.streaming  # an ASGI server would need a thread for each chunk
     assert response.headers["Content-Type"].startswith("text/css")
     assert response.headers["X-Request-ID"]
     assert client.head("/static/admin/css/base.css").content == b""
@@ -47,9 +47,9 @@ def test_static_files(client: Client) -> None:
     ("peer", "forwarded_for", "client", "trusted"),
     [
         ("203.0.113.9", "", "203.0.113.9", False),
-        ("203.0.113.9", "198.51.100.1", "203.0.113.9", False),  # anybody can write the header
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9", False),  # any client can send the header
         ("10.0.0.1", "198.51.100.1", "198.51.100.1", True),
-        ("10.0.0.1", "1.1.1.1, 198.51.100.1", "198.51.100.1", True),  # only the nearest hop is the proxy's word
+        ("10.0.0.1", "1.1.1.1, 198.51.100.1", "198.51.100.1", True),  # only the last address was added by the proxy
         ("10.0.0.1", "198.51.100.1, 10.0.0.2", "198.51.100.1", True),
         ("10.0.0.1", "unknown", "10.0.0.1", True),
         ("10.0.0.1", "", "10.0.0.1", True),
@@ -62,7 +62,7 @@ def test_client_address(settings: Settings, peer: str, forwarded_for: str, clien
         "/", REMOTE_ADDR=peer, HTTP_X_FORWARDED_FOR=forwarded_for, HTTP_X_FORWARDED_PROTO="https"
     )
 
-    assert settle_client(request) is trusted
+    assert resolve_client(request) is trusted
     assert request.META["REMOTE_ADDR"] == client
     assert request.is_secure() is trusted
 

@@ -1,4 +1,7 @@
-"""Settings come from the environment and from `.env`; a wrong value is one sentence, exit status 2 and no traceback."""
+"""Settings from the environment and the .env file.
+
+An invalid value ends a command with status 2 and one line on standard error.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ from django.conf import settings
 from portal.environment import VARIABLES
 
 KEY = "abcdefghij" * 5
-SERVER = {"DATABASE_URL": "postgresql://u:geheim@db.example.org:5433/ports", "PORTAL_SECRET_KEY": KEY}
+SERVER = {"DATABASE_URL": "postgresql://u:secret@db.example.org:5433/ports", "PORTAL_SECRET_KEY": KEY}
 SHOW = """
 import json, sys
 from portal import settings
@@ -20,17 +23,17 @@ print(json.dumps({name: getattr(settings, name) for name in sys.argv[1:]}, defau
 """
 
 
-def run(*words: str, cwd: Path = settings.BASE_DIR, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the checkout `cwd` with these variables of Portal, and no other."""
-    # DJANGO_ALLOW_ASYNC_UNSAFE: the browser tests need it in their own process.
+def run(*arguments: str, cwd: Path = settings.BASE_DIR, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the checkout `cwd`, with the given variables of Portal and no others."""
+    # The browser tests set DJANGO_ALLOW_ASYNC_UNSAFE in their own process.
     hidden = {*VARIABLES, "DJANGO_ALLOW_ASYNC_UNSAFE"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"DJANGO_SETTINGS_MODULE": "portal.settings", **variables}
-    return subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def shown(checkout: Path, *names: str, **variables: str) -> dict[str, object]:
-    """Return the settings `names` under these variables."""
+def load_settings(checkout: Path, *names: str, **variables: str) -> dict[str, object]:
+    """Return the settings of the given names, with the given variables."""
     done = run("-c", SHOW, *names, cwd=checkout, **{"PORTAL_HOME": str(checkout / "home"), **variables})
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
@@ -39,7 +42,7 @@ def shown(checkout: Path, *names: str, **variables: str) -> dict[str, object]:
 def test_defaults(checkout: Path) -> None:
     names = ["PORTAL_HOST", "PORTAL_PORT", "PORTAL_WORKERS", "PORTAL_CHECK_RETENTION_DAYS", "PORTAL_TRUSTED_PROXIES"]
     names += ["PORTAL_ANONYMOUS_READ", "PORTAL_ADMIN_PASSWORD", "PORTAL_ALERT_URLS", "ALLOWED_HOSTS", "HTTPS", "DEBUG"]
-    assert shown(checkout, *names) == {
+    assert load_settings(checkout, *names) == {
         "PORTAL_HOST": "127.0.0.1",
         "PORTAL_PORT": 3000,
         "PORTAL_WORKERS": 2,
@@ -80,7 +83,7 @@ def test_defaults(checkout: Path) -> None:
     ],
 )
 def test_values(checkout: Path, variable: str, value: str, setting: str, expected: object) -> None:
-    assert shown(checkout, setting, **{variable: value}) == {setting: expected}
+    assert load_settings(checkout, setting, **{variable: value}) == {setting: expected}
 
 
 @pytest.mark.parametrize(
@@ -99,31 +102,31 @@ def test_values(checkout: Path, variable: str, value: str, setting: str, expecte
         ("PORTAL_ALLOWED_HOSTS", "example.org:443"),
         ("PORTAL_TRUSTED_PROXIES", "proxy.example.org"),
         ("PORTAL_TRUSTED_PROXIES", "10.0.0.1/8"),
-        ("PORTAL_ALERT_URLS", "geheim"),
-        ("PORTAL_SECRET_KEY", "geheim"),
-        ("DATABASE_URL", "sqlite:///geheim"),
-        ("DATABASE_URL", "geheim"),
-        ("DATABASE_URL", "postgresql://geheim@db.example.org"),
-        ("DATABASE_URL", "postgresql://geheim@db.example.org:port/name"),
+        ("PORTAL_ALERT_URLS", "secret"),
+        ("PORTAL_SECRET_KEY", "secret"),
+        ("DATABASE_URL", "sqlite:///secret"),
+        ("DATABASE_URL", "secret"),
+        ("DATABASE_URL", "postgresql://secret@db.example.org"),
+        ("DATABASE_URL", "postgresql://secret@db.example.org:port/name"),
     ],
 )
-def test_wrong_values_stop_the_start_with_a_sentence(checkout: Path, variable: str, value: str) -> None:
+def test_invalid_value_is_reported_in_one_line(checkout: Path, variable: str, value: str) -> None:
     for command in ("check", "allocate", "up"):
         done = run("manage.py", command, cwd=checkout, **{"PORTAL_HOME": str(checkout / "home"), variable: value})
 
         assert done.returncode == 2
         assert done.stderr.startswith(f"{variable} ")
-        assert "it takes" in done.stderr
+        assert "it must" in done.stderr
         assert done.stderr.count("\n") == 1
-        assert "geheim" not in done.stderr  # what may hold a secret is not repeated
+        assert "secret" not in done.stderr  # values that may be secret are not repeated
         assert done.stdout == ""
 
 
-def test_gunicorn_says_the_sentence_too(checkout: Path) -> None:
+def test_gunicorn_reports_invalid_values_as_well(checkout: Path) -> None:
     done = run("-m", "gunicorn", "-c", "portal/gunicorn.conf.py", cwd=checkout, PORTAL_PORT="http")
 
     assert done.returncode != 0
-    assert "PORTAL_PORT ('http') is not right" in done.stderr
+    assert "PORTAL_PORT ('http') is invalid" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -134,63 +137,62 @@ def test_env_file(checkout: Path) -> None:
     )
     names = ["PORTAL_PORT", "PORTAL_WORKERS", "PORTAL_ADMIN_PASSWORD", "PORTAL_CHECK_RETENTION_DAYS"]
 
-    found = shown(checkout, *names, PORTAL_CHECK_RETENTION_DAYS="9")  # the environment has the last word
+    values = load_settings(checkout, *names, PORTAL_CHECK_RETENTION_DAYS="9")  # the environment takes precedence
 
-    assert list(found.values()) == [3005, 3, "a # b", 9]
+    assert list(values.values()) == [3005, 3, "a # b", 9]
 
 
-def test_comments_end_a_line_of_the_env_file(checkout: Path) -> None:
+def test_comments_in_the_env_file(checkout: Path) -> None:
     (checkout / ".env").write_text(
-        "PORTAL_PORT=3005  # where it serves\nPORTAL_HOST='127.0.0.1' # here\nPORTAL_ADMIN_PASSWORD=a#b\n"
+        "PORTAL_PORT=3005  # the port to serve on\nPORTAL_HOST='127.0.0.1' # here\nPORTAL_ADMIN_PASSWORD=a#b\n"
     )
-    found = shown(checkout, "PORTAL_PORT", "PORTAL_HOST", "PORTAL_ADMIN_PASSWORD")
-    assert list(found.values()) == [3005, "127.0.0.1", "a#b"]
+    values = load_settings(checkout, "PORTAL_PORT", "PORTAL_HOST", "PORTAL_ADMIN_PASSWORD")
+    assert list(values.values()) == [3005, "127.0.0.1", "a#b"]
 
 
-def test_the_production_settings_of_the_readme_start_as_pasted(checkout: Path) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    block = readme.split("`/srv/portal/.env`, mode 0600:\n\n", 1)[1].split("\n\n", 1)[0]
-    pasted = "\n".join(line.strip() for line in block.splitlines())
-    (checkout / ".env").write_text(pasted.replace("PORTAL_SECRET_KEY=…", f"PORTAL_SECRET_KEY={'of-chance-' * 6}"))
+def test_the_production_settings_of_the_documentation_start_as_pasted(checkout: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+    pasted = page.split("`/srv/portal/.env`, mode 0600:\n\n```ini\n", 1)[1].split("```", 1)[0]
+    (checkout / ".env").write_text(pasted.replace("PORTAL_SECRET_KEY=…", f"PORTAL_SECRET_KEY={'random-key' * 6}"))
 
     done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout)
 
     assert (done.returncode, done.stdout) == (0, "System check identified no issues (0 silenced).\n"), done.stderr
-    assert shown(checkout, "SECRET_KEY") == {"SECRET_KEY": "of-chance-" * 6}
+    assert load_settings(checkout, "SECRET_KEY") == {"SECRET_KEY": "random-key" * 6}
 
 
-def test_wrong_line_in_env_file(checkout: Path) -> None:
-    (checkout / ".env").write_text("PORTAL_PORT=3005\nPORTAL_ADMIN_PASSWORD: geheim\n")
+def test_invalid_line_in_the_env_file(checkout: Path) -> None:
+    (checkout / ".env").write_text("PORTAL_PORT=3005\nPORTAL_ADMIN_PASSWORD: secret\n")
 
     done = run("manage.py", "check", cwd=checkout)
 
     assert done.returncode == 2
-    assert done.stderr == f"{checkout}/.env, line 2 is not of the form NAME=value: correct or remove it.\n"
+    assert done.stderr == f"{checkout}/.env, line 2 does not have the form NAME=value. Correct or remove it.\n"
 
 
 def test_home_does_not_depend_on_the_current_directory(checkout: Path) -> None:
-    found = run("-c", SHOW, "PORTAL_HOME", cwd=checkout, PORTAL_HOME="data", PYTHONPATH=str(checkout))
+    here = run("-c", SHOW, "PORTAL_HOME", cwd=checkout, PORTAL_HOME="data", PYTHONPATH=str(checkout))
     elsewhere = run("-c", SHOW, "PORTAL_HOME", cwd=Path("/"), PORTAL_HOME="data", PYTHONPATH=str(checkout))
 
-    assert found.stdout == elsewhere.stdout == json.dumps({"PORTAL_HOME": f"{checkout}/data"}) + "\n"
+    assert here.stdout == elsewhere.stdout == json.dumps({"PORTAL_HOME": f"{checkout}/data"}) + "\n"
 
 
-def test_home_that_cannot_be_written(checkout: Path) -> None:
+def test_home_that_is_not_writable(checkout: Path) -> None:
     done = run("manage.py", "check", cwd=checkout, PORTAL_HOME="/proc/portal")
 
     assert done.returncode == 2
-    assert done.stderr.startswith("PORTAL_HOME is /proc/portal, and Portal cannot keep its files there (")
+    assert done.stderr.startswith("PORTAL_HOME is /proc/portal, but Portal cannot store its files there (")
     assert done.stderr.count("\n") == 1
 
 
-def test_secret_key_is_generated_and_kept_with_the_embedded_database(checkout: Path) -> None:
-    first, second = shown(checkout, "SECRET_KEY"), shown(checkout, "SECRET_KEY")
+def test_secret_key_is_generated_for_the_embedded_database(checkout: Path) -> None:
+    first, second = load_settings(checkout, "SECRET_KEY"), load_settings(checkout, "SECRET_KEY")
 
     assert first == second
     assert len(str(first["SECRET_KEY"])) >= 50
 
 
-def test_secret_key_is_required_with_a_server(checkout: Path) -> None:
+def test_secret_key_is_required_with_database_url(checkout: Path) -> None:
     home = checkout / "home"
 
     done = run("manage.py", "check", cwd=checkout, PORTAL_HOME=str(home), DATABASE_URL=SERVER["DATABASE_URL"])
@@ -204,12 +206,12 @@ def test_secret_key_is_required_with_a_server(checkout: Path) -> None:
 def test_database_url(checkout: Path) -> None:
     url = SERVER["DATABASE_URL"] + "?sslmode=require&connect_timeout=2&options=-c%20statement_timeout%3D5"
 
-    found = shown(checkout, "DATABASES", "EMBEDDED_DATABASE", **{**SERVER, "DATABASE_URL": url})
+    values = load_settings(checkout, "DATABASES", "EMBEDDED_DATABASE", **{**SERVER, "DATABASE_URL": url})
 
-    database = found["DATABASES"]["default"]  # type: ignore[index]
-    assert not found["EMBEDDED_DATABASE"]
+    database = values["DATABASES"]["default"]  # type: ignore[index]
+    assert not values["EMBEDDED_DATABASE"]
     assert [database[name] for name in ("HOST", "PORT", "NAME", "USER", "PASSWORD")] == [
-        *("db.example.org", 5433, "ports", "u", "geheim")
+        *("db.example.org", 5433, "ports", "u", "secret")
     ]
     assert database["OPTIONS"]["sslmode"] == "require"
     assert database["OPTIONS"]["connect_timeout"] == 2
@@ -217,20 +219,20 @@ def test_database_url(checkout: Path) -> None:
     assert database["OPTIONS"]["options"].endswith("-c statement_timeout=5")
 
 
-def test_database_that_does_not_answer_is_a_sentence(checkout: Path) -> None:
-    url = "postgresql://u:geheim@127.0.0.1:1/ports"
+def test_unreachable_database_is_reported_in_one_line(checkout: Path) -> None:
+    url = "postgresql://u:secret@127.0.0.1:1/ports"
 
     done = run("manage.py", "migrate", cwd=checkout, **{**SERVER, "DATABASE_URL": url})
 
     assert done.returncode == 2
     assert "Connection refused" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert "geheim" not in done.stderr
+    assert "secret" not in done.stderr
 
 
 @pytest.mark.both_servers
 @pytest.mark.django_db
-def test_nothing_waits_for_ever() -> None:
+def test_database_has_time_limits() -> None:
     from django.db import connection
 
     with connection.cursor() as cursor:
@@ -241,7 +243,7 @@ def test_nothing_waits_for_ever() -> None:
         assert cursor.fetchone() == ("1min",)
 
 
-def test_check_deploy_is_clean_in_production(checkout: Path) -> None:
+def test_check_deploy_finds_no_issues_in_production(checkout: Path) -> None:
     production = {**SERVER, "PORTAL_ALLOWED_HOSTS": "portal.example.org", "PORTAL_TRUSTED_PROXIES": "127.0.0.1"}
 
     done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout, **production)
@@ -250,17 +252,17 @@ def test_check_deploy_is_clean_in_production(checkout: Path) -> None:
     assert "no issues (0 silenced)" in done.stdout + done.stderr
 
 
-def test_plain_http_on_this_machine_needs_no_https(checkout: Path) -> None:
-    """`make up` serves http://localhost:3000, and a login must work there."""
+def test_https_is_not_required_on_this_machine(checkout: Path) -> None:
+    """Users must be able to log in at http://localhost:3000, where `make up` serves."""
     names = ["SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS"]
 
-    assert not any(shown(checkout, *names).values())
-    assert all(shown(checkout, *names, PORTAL_ALLOWED_HOSTS="portal.example.org").values())
+    assert not any(load_settings(checkout, *names).values())
+    assert all(load_settings(checkout, *names, PORTAL_ALLOWED_HOSTS="portal.example.org").values())
 
 
 def test_two_portals_do_not_share_cookies(checkout: Path) -> None:
     names = ["SESSION_COOKIE_NAME", "CSRF_COOKIE_NAME"]
 
-    first, second = shown(checkout, *names), shown(checkout, *names, PORTAL_PORT="3001")
+    first, second = load_settings(checkout, *names), load_settings(checkout, *names, PORTAL_PORT="3001")
 
     assert not set(first.values()) & set(second.values())

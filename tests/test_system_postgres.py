@@ -1,4 +1,4 @@
-"""DATABASE_URL: what holds on the embedded PostgreSQL holds on a server of the system."""
+"""Portal with a PostgreSQL server of the system in DATABASE_URL."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from django.conf import settings
 
 
 @pytest.mark.slow
-def test_tests_of_both_servers_pass_on_it(system_database_url: str) -> None:
+def test_tests_marked_both_servers_pass(system_database_url: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "both_servers", "-p", "no:xdist"],
         cwd=settings.BASE_DIR,
@@ -20,12 +20,12 @@ def test_tests_of_both_servers_pass_on_it(system_database_url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_database_is_made_by_migrate(system_database_url: str) -> None:
+def test_migrate_creates_the_tables(system_database_url: str) -> None:
     environment = {**os.environ, "DATABASE_URL": system_database_url, "DJANGO_SETTINGS_MODULE": "portal.settings"}
 
-    def manage(*words: str) -> str:
+    def manage(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "manage.py", *words],
+            [sys.executable, "manage.py", *arguments],
             cwd=settings.BASE_DIR,
             env=environment,
             capture_output=True,

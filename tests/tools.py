@@ -1,4 +1,4 @@
-"""Small helps for tests."""
+"""Helpers for tests."""
 
 import os
 from typing import NoReturn
@@ -6,8 +6,8 @@ from typing import NoReturn
 import pytest
 
 
-def cannot_run(reason: str) -> NoReturn:
-    """Skip the test for want of something on this machine; on CI, where all is to run, fail it."""
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skip a test that needs something this machine lacks; in CI, where every test must run, fail it."""
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -1,11 +1,12 @@
-"""Compares allocations with what listens and what answers. Pure: it reads no database and changes nothing.
+"""Compare allocations with the sockets that are listening and with the results of probes.
 
-PortManager.audit() looks, calls `compare`, and records the report.
+Everything here is pure: it neither reads the database nor changes anything. The audit operation collects the data,
+calls `compare()` and records the report.
 """
 
-from .comparing import IMPORTED_FROM, compare
-from .report import NOT_RUNNING, AuditReport, AuditSummary, Finding, Unallocated
-from .strangers import HIDDEN, first_known, stranger, told
+from .compare import IMPORTED_FROM, compare
+from .process_owner import HIDDEN, ForeignProcess, find_foreign_process, first_identified, redact
+from .report import NOT_RUNNING, AuditReport, AuditSummary, Finding, UnallocatedListener
 
 __all__ = [
     "HIDDEN",
@@ -14,9 +15,10 @@ __all__ = [
     "AuditReport",
     "AuditSummary",
     "Finding",
-    "Unallocated",
+    "ForeignProcess",
+    "UnallocatedListener",
     "compare",
-    "first_known",
-    "stranger",
-    "told",
+    "find_foreign_process",
+    "first_identified",
+    "redact",
 ]

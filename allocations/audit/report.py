@@ -1,4 +1,4 @@
-"""What an audit found: verdicts with their evidence, listeners without an allocation, and the numbers."""
+"""The report of an audit: a verdict on each allocation, the unallocated listeners, and a summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 from allocations.listeners import Socket
 from allocations.models import Health, PortAllocation
 
-from .strangers import told
+from .process_owner import FOREIGN_PROJECT, redact
 
 NOT_RUNNING = "not running"
 
@@ -25,40 +25,44 @@ class Finding:
 
     allocation: PortAllocation
     status: str  # Health
-    check_type: str  # how it was looked at: kernel, connect
+    check_type: str  # "kernel" or "connect"
     reason: str
     response_time_ms: int | None = None
     socket: Socket | None = None
-    listens_on: int | None = None  # another port than the one it was given
-    stranger: str = ""  # the project of the process that stands on its port
+    listens_on: int | None = None  # the port it is listening on instead of its own
+    foreign_project: str = ""  # the project of the process that is listening on its port
 
     @property
     def evidence(self) -> dict[str, Any]:
-        """What a person would want to see of it, as JSON."""
-        seen: dict[str, Any] = {"reason": self.reason}
+        """Return the reason for the verdict and the details of the socket, to be recorded as JSON."""
+        evidence: dict[str, Any] = {"reason": self.reason}
         if self.socket is not None:
-            seen |= {"address": self.socket.address, "process": self.socket.process, "pid": self.socket.pid}
+            evidence |= {"address": self.socket.address, "process": self.socket.process, "pid": self.socket.pid}
         if self.listens_on is not None:
-            seen["listensOn"] = self.listens_on
-        if self.stranger:
-            seen["stranger"] = self.stranger
-        return seen
+            evidence["listensOn"] = self.listens_on
+        if self.foreign_project:
+            evidence[FOREIGN_PROJECT] = self.foreign_project
+        return evidence
 
-    def told_to(self, visible: Container[str] | None) -> Finding:
-        """The finding as who may see only the projects `visible` reads it; None: all."""
-        return replace(self, reason=told(self.evidence, visible)["reason"])
+    def redacted(self, visible: Container[str] | None) -> Finding:
+        """Return the finding as it may be shown to a caller.
+
+        Args:
+            visible: the names of the projects that the caller may see; None means all.
+        """
+        return replace(self, reason=redact(self.evidence, visible)["reason"])
 
     @property
-    def said_drift(self) -> str:
-        """That the service listens on another port than its own, as a sentence; empty where it does not."""
+    def drift_sentence(self) -> str:
+        """Return a sentence that says which other port the service is listening on; empty if there isn't one."""
         if self.listens_on is None:
             return ""
-        return f"{self.allocation.label} was given {self.allocation.address} and listens on {self.listens_on}."
+        return f"{self.allocation.label} is listening on {self.listens_on} instead of {self.allocation.address}."
 
 
 @dataclass(frozen=True, slots=True)
-class Unallocated:
-    """A listener inside an active range that no allocation covers."""
+class UnallocatedListener:
+    """A listener on a port inside an active range that no allocation covers."""
 
     port: int
     hostname: str
@@ -71,7 +75,10 @@ class Unallocated:
 
 @dataclass(frozen=True, slots=True)
 class AuditSummary:
-    """The numbers of an audit. `not_running` counts what is down and what another process stands on."""
+    """The numbers of allocations by verdict, and of unallocated listeners.
+
+    `not_running` includes the conflicts, because in a conflict another process is listening instead of the service.
+    """
 
     allocated: int
     in_use: int
@@ -82,17 +89,17 @@ class AuditSummary:
 
     @property
     def health_percentage(self) -> int:
-        """in_use / allocated, rounded half up; 100 when nothing is allocated."""
+        """Return the percentage of allocated ports that are in use, rounded half up; 100 if nothing is allocated."""
         return (200 * self.in_use + self.allocated) // (2 * self.allocated) if self.allocated else 100
 
 
 @dataclass(slots=True)
 class AuditReport:
-    """What one audit found."""
+    """The result of one audit."""
 
     findings: list[Finding]
-    unallocated: list[Unallocated]
-    # Every socket of this host that was seen, for the record; None: this host was not looked at.
+    unallocated: list[UnallocatedListener]
+    # All sockets that are listening on this host, to be recorded; None if this host wasn't audited.
     sockets: Sequence[Socket] | None = None
     started_at: datetime = field(default_factory=timezone.now)
     finished_at: datetime = field(default_factory=timezone.now)
@@ -101,7 +108,7 @@ class AuditReport:
 
     @property
     def summary(self) -> AuditSummary:
-        """The numbers."""
+        """Return the summary of the findings."""
         count: dict[str, int] = defaultdict(int)
         for finding in self.findings:
             count[finding.status] += 1
@@ -116,46 +123,15 @@ class AuditReport:
 
     @property
     def conflicts(self) -> list[Finding]:
-        """Allocations that do not run, and those whose port something else holds."""
+        """Return the findings on services that aren't running or whose port is used by another process."""
         return [f for f in self.findings if f.status in (Health.DOWN, Health.CONFLICT)]
 
     @property
     def drift(self) -> list[Finding]:
-        """Services that listen on another port than the one they were given."""
+        """Return the findings on services that are listening on another port than their own."""
         return [f for f in self.findings if f.listens_on is not None]
 
     @property
     def is_healthy(self) -> bool:
-        """Nothing that should run is missing, and nobody stands on another's port."""
+        """Return True if no allocation is down or in conflict."""
         return not self.conflicts
-
-    def payload(self) -> dict[str, Any]:
-        """The report as spec section 7 promises it to programs."""
-        summary = self.summary
-        return {
-            "success": True,
-            "summary": {
-                "allocated": summary.allocated,
-                "inUse": summary.in_use,
-                "notRunning": summary.not_running,
-                "healthPercentage": summary.health_percentage,
-            },
-            "conflicts": [
-                {
-                    "port": f.allocation.port_number,
-                    "expected": f.allocation.label,
-                    "actual": NOT_RUNNING if f.status == Health.DOWN else f.reason,
-                }
-                for f in self.conflicts
-            ],
-            "unallocated": [
-                {
-                    "port": u.port,
-                    "hostname": u.hostname,
-                    "protocol": u.protocol,
-                    "process": u.process,
-                    "project": u.project,
-                }
-                for u in self.unallocated
-            ],
-        }

@@ -1,4 +1,4 @@
-"""The registry in the words of other programs, one module per format."""
+"""Export allocations in the formats of other programs, with one module for each format."""
 
 from . import prometheus, traefik
 

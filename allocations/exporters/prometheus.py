@@ -1,4 +1,7 @@
-"""Prometheus HTTP service discovery (https://prometheus.io/docs/prometheus/latest/http_sd/)."""
+"""Export targets for the HTTP service discovery of Prometheus.
+
+The format is described at https://prometheus.io/docs/prometheus/latest/http_sd/.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from allocations.models import PortAllocation
 
 
 def targets(allocations: Iterable[PortAllocation]) -> list[dict[str, Any]]:
-    """One group per allocation, in the order given. Labels that begin with __meta_ go unless they are relabelled."""
+    """Return one target group for each allocation, in the same order.
+
+    Prometheus discards labels that begin with __meta_ unless the scrape configuration relabels them.
+    """
     return [
         {
             "targets": [f"[{a.hostname}]:{a.port_number}" if ":" in a.hostname else f"{a.hostname}:{a.port_number}"],

@@ -1,4 +1,7 @@
-"""Traefik's HTTP provider (https://doc.traefik.io/traefik/providers/http/)."""
+"""Export a dynamic configuration for the HTTP provider of Traefik.
+
+The provider is described at https://doc.traefik.io/traefik/providers/http/.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from allocations.models import PortAllocation
 
 
 def configuration(allocations: Iterable[PortAllocation]) -> dict[str, Any]:
-    """A router and a service for each allocation that has a public hostname; an empty object where none has."""
+    """Return a router and a service for each allocation with a Cloudflare hostname.
+
+    If there are none, return an empty dictionary.
+    """
     routers: dict[str, Any] = {}
     services: dict[str, Any] = {}
     for a in allocations:
         if not a.cloudflare_hostname:
             continue
-        # Unique, because the hostname is; Traefik takes a dot for a separator in some places.
+        # The start of the ID makes the name unique. Traefik treats a dot as a separator in some places.
         name = re.sub(r"[^a-z0-9-]", "-", f"{a.project.name}-{a.service_name}-{str(a.pk)[:8]}")
         host = f"[{a.hostname}]" if ":" in a.hostname else a.hostname
         routers[name] = {"rule": _rule(a.cloudflare_hostname), "service": name}

@@ -1,4 +1,8 @@
-"""What people have, read into rows: one module per family of formats, and a table of them. Pure: no database."""
+"""Parse the output of other programs, and lists that people write, into rows that can be imported.
+
+There is one module for each family of formats, and `FORMATS` lists them all. Everything here is pure: it doesn't use
+the database.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +11,44 @@ import stat
 import sys
 from pathlib import Path
 
-from .formats import FORMATS, read_as, recognise
-from .rows import Reading, Row, Skipped, UnreadableInputError, shown
+from .formats import FORMATS, detect_and_parse, parse_as
+from .rows import ParsedInput, Row, Skipped, UnreadableInputError, excerpt
 from .sockets import scan
 
 __all__ = [
     "AUTO",
     "FORMATS",
-    "Reading",
+    "ParsedInput",
     "Row",
     "Skipped",
     "UnreadableInputError",
-    "read",
+    "excerpt",
+    "parse",
     "read_source",
     "scan",
-    "shown",
 ]
 
 AUTO = "auto"
-LARGEST_INPUT = 10 * 1024 * 1024  # bytes
+MAX_INPUT_SIZE = 10 * 1024 * 1024  # bytes
 
 
-def read(data: bytes, format: str = AUTO) -> Reading:
-    """Read an input.
+def parse(data: bytes, format: str = AUTO) -> ParsedInput:
+    """Parse an input into rows.
 
     Args:
-        format: a name of FORMATS, or auto: the one in which most of it makes sense.
+        data: the whole input.
+        format: a key of FORMATS, or "auto" to detect the format.
 
     Raises:
-        UnreadableInputError: it is no text, too large, empty, or of none of the formats.
+        UnreadableInputError: the input is empty, too large, not text, or not in the given format or any other.
     """
-    text = _text(data)
-    return recognise(text) if format == AUTO else read_as(format, text)
+    text = _decode(data)
+    return detect_and_parse(text) if format == AUTO else parse_as(format, text)
 
 
-def _text(data: bytes) -> str:
-    if len(data) > LARGEST_INPUT:
-        raise UnreadableInputError(f"the input is larger than {LARGEST_INPUT // 1024 // 1024} MB")
+def _decode(data: bytes) -> str:
+    if len(data) > MAX_INPUT_SIZE:
+        raise UnreadableInputError(f"the input is larger than {MAX_INPUT_SIZE // 1024 // 1024} MB")
     if b"\0" in data or data.startswith((b"\x1f\x8b", b"\x89PNG", b"\x7fELF", b"PK\x03\x04")):
         raise UnreadableInputError("the input is not text")
     try:
@@ -53,25 +58,27 @@ def _text(data: bytes) -> str:
             f"the input is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
         ) from None
     if not text.strip():
-        raise UnreadableInputError("the input is empty: no rows")
+        raise UnreadableInputError("the input is empty")
     return text
 
 
 def read_source(name: str) -> bytes:
-    """The bytes of a file, or of standard input for `-`; at most a little more than is accepted.
+    """Return the content of a file, or of standard input if the name is "-".
+
+    No more than one byte above the accepted size is read.
 
     Raises:
-        UnreadableInputError: it is missing, unreadable, or no plain file.
+        UnreadableInputError: the file doesn't exist, can't be read or isn't a regular file.
     """
     if name == "-":
-        return sys.stdin.buffer.read(LARGEST_INPUT + 1)
+        return sys.stdin.buffer.read(MAX_INPUT_SIZE + 1)
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 before anything is opened: a FIFO would block
+        if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 checked first, because opening a FIFO would block
             raise UnreadableInputError(f"{name} is not a file")
         with Path(name).open("rb") as file:
-            return file.read(LARGEST_INPUT + 1)
+            return file.read(MAX_INPUT_SIZE + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, UnreadableInputError):
             raise
-        said = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise UnreadableInputError(f"{name} cannot be read: {said}") from None
+        reason = error.strerror if isinstance(error, OSError) else "not a valid file name"
+        raise UnreadableInputError(f"{name} cannot be read: {reason}") from None

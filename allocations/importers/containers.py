@@ -1,4 +1,4 @@
-"""`docker ps` and Compose files: the ports they publish on the host."""
+"""Parse the output of `docker ps` and Compose files for the ports that they publish on the host."""
 
 from __future__ import annotations
 
@@ -7,86 +7,105 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .placed import Fields, Items, from_yaml
-from .rows import ForeignLineError, Reading, Row, RowError, UnreadableInputError, numbered, shown
+from .positions import DictWithLines, ListWithLines, load_yaml
+from .rows import (
+    ParsedInput,
+    Row,
+    RowError,
+    UnreadableInputError,
+    UnrecognizedLineError,
+    excerpt,
+    numbered_lines,
+)
 
 PORTS = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?->\d{1,5}(?:-\d{1,5})?/(tcp|udp)")
 DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^}]*)\}")
-MOST_OF_A_SPAN = 1000
+MAX_PORTS_PER_ENTRY = 1000
 
 
-def docker(text: str) -> Reading:
-    """`docker ps --format json`: one JSON object a line. Compose's labels name project and service."""
-    reading = Reading("docker")
-    for number, line in numbered(text):
+def docker(text: str) -> ParsedInput:
+    """Parse the output of `docker ps --format json`, which is one JSON object per line.
+
+    The labels of Compose, if there are any, provide the project and the service.
+    """
+    parsed = ParsedInput("docker")
+    for number, line in numbered_lines(text):
         try:
-            found = json.loads(line)
-            if not isinstance(found, dict) or "Ports" not in found or "Names" not in found:
-                raise ForeignLineError("not a line of docker ps --format json: Names or Ports is missing")
-            rows = list(_published(number, found))
-            reading.rows += rows
-            reading.passed_over += not rows
+            container = json.loads(line)
+            if not isinstance(container, dict) or "Ports" not in container or "Names" not in container:
+                raise UnrecognizedLineError("not a line of docker ps --format json: Names or Ports is missing")
+            rows = list(_published_ports(number, container))
+            parsed.rows += rows
+            parsed.ignored += not rows
         except RowError as error:
-            reading.leave_out(number, line, error)
+            parsed.skip(number, line, error)
         except (ValueError, RecursionError):
-            reading.leave_out(number, line, ForeignLineError("not JSON"))
-    return reading
+            parsed.skip(number, line, UnrecognizedLineError("not JSON"))
+    return parsed
 
 
-def _published(number: int, found: dict[str, Any]) -> Iterator[Row]:
-    labels = dict(label.partition("=")[::2] for label in str(found.get("Labels", "")).split(","))
-    service = labels.get("com.docker.compose.service") or str(found["Names"]).split(",")[0]
-    seen: set[tuple[int, str]] = set()
-    for entry in str(found["Ports"]).split(","):
+def _published_ports(number: int, container: dict[str, Any]) -> Iterator[Row]:
+    labels = dict(label.partition("=")[::2] for label in str(container.get("Labels", "")).split(","))
+    service = labels.get("com.docker.compose.service") or str(container["Names"]).split(",")[0]
+    ports: set[tuple[int, str]] = set()
+    for entry in str(container["Ports"]).split(","):
         published = PORTS.fullmatch(entry.strip())
         if not published:
-            continue  # exposed inside only
-        for port in _span(published[1], published[2] or published[1]):
-            if (port, published[3]) not in seen:  # IPv4 and IPv6 are listed apart
-                seen.add((port, published[3]))
+            continue  # the port is only exposed to other containers
+        for port in _port_span(published[1], published[2] or published[1]):
+            if (port, published[3]) not in ports:  # IPv4 and IPv6 are listed separately
+                ports.add((port, published[3]))
                 yield Row(
                     number,
                     service=service.lower(),
                     project=labels.get("com.docker.compose.project") or None,
                     port=port,
                     protocol=published[3],
-                    description=str(found.get("Image", ""))[:500],
+                    description=str(container.get("Image", ""))[:500],
                     process="docker",
-                    is_hint=True,
+                    project_is_hint=True,
                 )
 
 
-def compose(text: str) -> Reading:
-    """A Compose file: the published ports of its services, in the short and the long form."""
-    found = from_yaml(text)
-    if not isinstance(found, dict) or not isinstance(found.get("services"), dict):
+def compose(text: str) -> ParsedInput:
+    """Parse a Compose file for the published ports of its services, in the short and the long syntax."""
+    content = load_yaml(text)
+    if not isinstance(content, dict) or not isinstance(content.get("services"), dict):
         raise UnreadableInputError("not a Compose file: it has no `services`")
-    reading = Reading("compose")
-    project = found.get("name") if isinstance(found.get("name"), str) else None
-    for service, description in found["services"].items():
-        for line, entry in _entries_of_ports(description):
+    parsed = ParsedInput("compose")
+    project = content.get("name") if isinstance(content.get("name"), str) else None
+    for service, definition in content["services"].items():
+        for line, entry in _port_entries(definition):
             try:
-                for port, protocol in _compose_ports(entry):
-                    reading.rows.append(
-                        Row(line, service=str(service), project=project, port=port, protocol=protocol, is_hint=True)
+                parsed.rows += [
+                    Row(
+                        line,
+                        service=str(service),
+                        project=project,
+                        port=port,
+                        protocol=protocol,
+                        project_is_hint=True,
                     )
+                    for port, protocol in _compose_ports(entry)
+                ]
             except RowError as error:
-                reading.leave_out(line, f"{service}: {entry}", error)
-    return reading
+                parsed.skip(line, f"{service}: {entry}", error)
+    return parsed
 
 
-def _entries_of_ports(description: Any) -> Iterator[tuple[int, Any]]:
-    """The entries under `ports` of a service, each with its line."""
-    if not isinstance(description, Fields) or "ports" not in description:
+def _port_entries(definition: Any) -> Iterator[tuple[int, Any]]:
+    """Return the entries under `ports` in the definition of a service, each with its line."""
+    if not isinstance(definition, DictWithLines) or "ports" not in definition:
         return
-    ports = description["ports"]
-    if isinstance(ports, Items):
-        yield from ports.placed()
+    ports = definition["ports"]
+    if isinstance(ports, ListWithLines):
+        yield from ports.with_lines()
     else:
-        yield description.lines["ports"], ports
+        yield definition.lines["ports"], ports
 
 
 def _compose_ports(entry: Any) -> Iterator[tuple[int, str]]:
+    """Return the host ports that an entry publishes, with their protocols."""
     if isinstance(entry, dict):
         published, protocol = str(entry.get("published", "")), str(entry.get("protocol", "tcp"))
     else:
@@ -97,18 +116,18 @@ def _compose_ports(entry: Any) -> Iterator[tuple[int, str]]:
     if "$" in published or "$" in protocol:
         raise RowError("the port is a variable without a default")
     if not published:
-        raise RowError("no host port is published: Docker chooses one at every start")
+        raise RowError("no host port is published, so Docker chooses one at every start")
     if protocol not in ("tcp", "udp"):
-        raise RowError(f"the protocol {shown(protocol)} is neither tcp nor udp")
-    span = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", published)
-    if not span:
-        raise RowError(f"{shown(published)} is not a port")
-    for port in _span(span[1], span[2] or span[1]):
+        raise RowError(f"the protocol {excerpt(protocol)} is neither tcp nor udp")
+    match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", published)
+    if not match:
+        raise RowError(f"{excerpt(published)} is not a port")
+    for port in _port_span(match[1], match[2] or match[1]):
         yield port, protocol
 
 
-def _span(first: str, last: str) -> range:
+def _port_span(first: str, last: str) -> range:
     ports = range(int(first), int(last) + 1)
-    if not ports or ports[0] < 1 or ports[-1] > 65535 or len(ports) > MOST_OF_A_SPAN:
-        raise RowError(f"{first}-{last} is not a span of at most {MOST_OF_A_SPAN} ports from 1 to 65535")
+    if not ports or ports[0] < 1 or ports[-1] > 65535 or len(ports) > MAX_PORTS_PER_ENTRY:
+        raise RowError(f"{first}-{last} is not a span of at most {MAX_PORTS_PER_ENTRY} ports between 1 and 65535")
     return ports

@@ -1,4 +1,4 @@
-"""The formats that can be read, and which of them an input is."""
+"""The supported formats, and the detection of the format of an input."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from .containers import compose, docker
 from .lists import KEYS, csv_list, json_list, yaml_list
-from .rows import Reading, UnreadableInputError
+from .rows import ParsedInput, UnreadableInputError
 from .sockets import lsof, netstat, ss
 
-FORMATS: dict[str, Callable[[str], Reading]] = {
+FORMATS: dict[str, Callable[[str], ParsedInput]] = {
     "lsof": lsof,
     "ss": ss,
     "netstat": netstat,
@@ -20,56 +20,59 @@ FORMATS: dict[str, Callable[[str], Reading]] = {
     "yaml": yaml_list,
     "csv": csv_list,
 }
-# What an input is meant to be of which nothing can be read: how it begins. The first that fits says what is wrong.
-LOOKS = {
+# How an input of each format begins. If an input can't be parsed, the first match decides which error to report.
+BEGINNINGS = {
     "json": re.compile(r"\s*[\[{]"),
     "yaml": re.compile(r"(?:[ \t]*(?:#.*)?\n)*(?:---|- |[\w.-]+:(?:\s|\Z))"),
     "csv": re.compile(rf"[^\n]*[,;]|\s*(?:{'|'.join(KEYS)})\s*$", re.MULTILINE),
 }
 
 
-def read_as(format: str, text: str) -> Reading:
-    """Read a text in a format that somebody named.
+def parse_as(format: str, text: str) -> ParsedInput:
+    """Parse a text in the given format, a key of FORMATS.
 
     Raises:
-        UnreadableInputError: it is not of that format, or holds no rows.
+        UnreadableInputError: the text isn't in that format or contains no rows.
     """
-    return _with_rows(FORMATS[format](text))
+    return _require_rows(FORMATS[format](text))
 
 
-def recognise(text: str) -> Reading:
-    """Read a text in the format in which most of it makes sense; of equals, the first of FORMATS.
+def detect_and_parse(text: str) -> ParsedInput:
+    """Parse a text in the format that yields the most rows; of several, the first in FORMATS.
 
     Raises:
-        UnreadableInputError: there is none; or it holds no rows, and none that were left out for a reason.
+        UnreadableInputError: the text isn't in any of the formats or contains no rows.
     """
-    readings, complaints = [], {}
-    for name in _candidates(text):
+    candidates, errors = [], {}
+    for name in _possible_formats(text):
         try:
-            reading = FORMATS[name](text)
+            parsed = FORMATS[name](text)
         except UnreadableInputError as error:
-            complaints[name] = error
+            errors[name] = error
         else:
-            readings += [] if reading.is_of_another_format else [reading]
-    if readings:
-        return _with_rows(max(readings, key=lambda reading: (len(reading.rows), reading.understood)))
-    for name, looks in LOOKS.items():
-        if name in complaints and looks.match(text):
-            complaint = f"{complaints[name]} (taken for {name}: if it is something else, name its --format)"
-            raise UnreadableInputError(complaint)
+            candidates += [] if parsed.is_of_another_format else [parsed]
+    if candidates:
+        return _require_rows(max(candidates, key=lambda parsed: (len(parsed.rows), parsed.recognized)))
+    for name, beginning in BEGINNINGS.items():
+        if name in errors and beginning.match(text):
+            raise UnreadableInputError(f"{errors[name]} (read as {name}; if that is wrong, use --format)")
     raise UnreadableInputError(
-        f"the input holds no rows of any known format (tried {', '.join(FORMATS)}): name its --format to hear more"
+        f"the input contains no rows in any known format (tried {', '.join(FORMATS)}); use --format to see why"
     )
 
 
-def _candidates(text: str) -> list[str]:
-    """JSON that is wrong would be good YAML: trailing commas, ports as text. It is never read as that unasked."""
-    if LOOKS["json"].match(text):
+def _possible_formats(text: str) -> list[str]:
+    """Return the formats to try.
+
+    A text that begins like JSON isn't tried as YAML, which would accept invalid JSON, such as trailing commas and ports
+    in quotes.
+    """
+    if BEGINNINGS["json"].match(text):
         return [name for name in FORMATS if name not in ("yaml", "csv")]
     return list(FORMATS)
 
 
-def _with_rows(reading: Reading) -> Reading:
-    if not reading.rows and not reading.skipped:
-        raise UnreadableInputError(f"the input holds no rows ({reading.format})")
-    return reading
+def _require_rows(parsed: ParsedInput) -> ParsedInput:
+    if not parsed.rows and not parsed.skipped:
+        raise UnreadableInputError(f"the input contains no rows ({parsed.format})")
+    return parsed

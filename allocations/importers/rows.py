@@ -1,4 +1,4 @@
-"""What an importer delivers: rows with the lines on which they begin, and what was left out and why."""
+"""The result of parsing an input: rows with their line numbers, and rows that were skipped with the reason."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-LONGEST_SHOWN = 160
+MAX_EXCERPT_LENGTH = 160
 
 
 class UnreadableInputError(ValueError):
-    """The whole input is no use; the sentence says what was expected."""
+    """Raised if no row of an input can be used; the message says what is wrong with the input."""
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(harmless(sentence))
+        super().__init__(sanitize(sentence))
 
 
 class RowError(ValueError):
-    """One row is no use; the sentence says why."""
+    """Raised if a row can't be used; the message says why."""
 
 
-class ForeignLineError(RowError):
-    """A line that is nothing of the format. An input of many such lines is of another format."""
+class UnrecognizedLineError(RowError):
+    """Raised if a line isn't in the expected format. An input with many such lines is in another format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One service as the input tells of it. Names and hosts are not checked yet: PortManager does that.
+    """One service in an input.
 
-    `service` is None where only a process is known. `is_hint`: the project is a name from elsewhere (Docker,
-    Compose), which counts only if Portal knows it.
+    Names and hosts haven't been validated yet; the import does that. `service` is None if only a process is known. If
+    `project_is_hint` is True, the project comes from another program, such as Docker, and is ignored unless Portal has
+    a project of that name.
     """
 
     line: int
@@ -43,11 +44,15 @@ class Row:
     protocol: str = "tcp"
     cloudflare_hostname: str | None = None
     process: str = ""
-    is_hint: bool = False
+    project_is_hint: bool = False
 
     @property
     def name(self) -> str:
-        """The service's name: as given, or from the process and the port, whatever else the input holds."""
+        """Return the name of the service.
+
+        If the input doesn't contain it, derive it from the process and the port only, so that it doesn't depend on the
+        other rows.
+        """
         if self.service is not None:
             return self.service
         process = re.sub(r"[^a-z0-9._-]+", "-", self.process.lower()).strip("-._") or "port"
@@ -56,72 +61,72 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that was left out. However it came here, what it says may be printed: input is not to be trusted."""
+    """A row that was skipped, and why. Both texts are safe to print, even if the input was malicious."""
 
     line: int
     text: str
     reason: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "text", shown(self.text))
-        object.__setattr__(self, "reason", harmless(self.reason))
+        object.__setattr__(self, "text", excerpt(self.text))
+        object.__setattr__(self, "reason", sanitize(self.reason))
 
 
 @dataclass(slots=True)
-class Reading:
-    """What was read of an input."""
+class ParsedInput:
+    """The rows of an input, in the given format."""
 
     format: str
     rows: list[Row] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    # Lines that are no listeners (established connections): counted, and no fault of the input.
-    passed_over: int = 0
-    # Whether it was a text: the rows of a scan are only numbered.
+    # The number of valid lines without a listener, such as headings and established connections.
+    ignored: int = 0
+    # False for a scan of this host, whose rows have only consecutive numbers.
     has_lines: bool = True
-    # How many of those that were skipped are nothing of this format.
-    foreign: int = 0
+    # The number of skipped lines that aren't in this format.
+    unrecognized: int = 0
 
     @property
-    def understood(self) -> int:
-        """How much of it is of this format, whether it is of use or not."""
-        return len(self.rows) + len(self.skipped) - self.foreign + self.passed_over
+    def recognized(self) -> int:
+        """Return the number of lines that are in this format, whether or not they can be used."""
+        return len(self.rows) + len(self.skipped) - self.unrecognized + self.ignored
 
     @property
     def is_of_another_format(self) -> bool:
-        """Whether it looks like something else, in which some line may look like this by chance."""
-        return not self.rows and self.foreign > 0 and self.foreign >= self.understood
+        """Return True if the input is probably in another format and only resembles this one in a few lines."""
+        return not self.rows and self.unrecognized > 0 and self.unrecognized >= self.recognized
 
-    def leave_out(self, line: int, text: str, error: RowError) -> None:
-        """Skip a row, for the reason that its error tells."""
+    def skip(self, line: int, text: str, error: RowError) -> None:
+        """Record a row that can't be used."""
         self.skipped.append(Skipped(line, text, str(error)))
-        self.foreign += isinstance(error, ForeignLineError)
+        self.unrecognized += isinstance(error, UnrecognizedLineError)
 
 
-def numbered(text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a text that are not blank, with their numbers as editors count: a form feed ends no line."""
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Return the lines that aren't blank with their numbers, counted as editors do: a form feed doesn't end a line."""
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if line.strip():
             yield number, line.rstrip("\n")
 
 
-def harmless(text: str) -> str:
-    """The text without what a terminal obeys or UTF-8 cannot carry: controls, marks of direction, lone surrogates."""
+def sanitize(text: str) -> str:
+    """Replace control characters, bidirectional marks and lone surrogates, so that the text is safe to print."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def shown(text: object) -> str:
-    """A piece of the input as a sentence shows it: short and harmless."""
-    plain = harmless(str(text))
-    return plain if len(plain) <= LONGEST_SHOWN else plain[: LONGEST_SHOWN - 1] + "…"
+def excerpt(text: object) -> str:
+    """Return a piece of the input as error messages quote it: sanitized and truncated."""
+    sanitized = sanitize(str(text))
+    return sanitized if len(sanitized) <= MAX_EXCERPT_LENGTH else sanitized[: MAX_EXCERPT_LENGTH - 1] + "…"
 
 
-def port_of(text: str) -> int:
-    """The port in an address such as `*:3000`, `127.0.0.1:3000`, `[::1]:3000` or `:::3000`.
+def parse_port(address: str) -> int:
+    """Return the port of an address such as `*:3000`, `127.0.0.1:3000`, `[::1]:3000` or `:::3000`.
 
     Raises:
-        RowError: there is none.
+        RowError: the address doesn't end with a port from 1 to 65535.
     """
-    _, colon, port = text.rpartition(":")
+    _, colon, port = address.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise RowError(f"{shown(text)} has no port from 1 to 65535")
+        raise RowError(f"{excerpt(address)} has no port from 1 to 65535")
     return int(port)

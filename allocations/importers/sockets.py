@@ -1,4 +1,4 @@
-"""lsof, ss, netstat: tables of sockets as administrators paste them, and the scan of this host."""
+"""Parse the output of lsof, ss and netstat, and turn a scan of this host into rows."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from .rows import ForeignLineError, Reading, Row, RowError, numbered, port_of
+from .rows import ParsedInput, Row, RowError, UnrecognizedLineError, numbered_lines, parse_port
 
-# None: the line is no listener.
-Parse = Callable[[int, list[str]], Row | None]
+# Parses the words of a line with the given number; returns None if the line doesn't describe a listener.
+LineParser = Callable[[int, list[str]], Row | None]
 PROCESS = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)"')
 
 
-class SeenSocket(Protocol):
-    """What a scan delivers; see allocations.listeners.Socket."""
+class ListeningSocket(Protocol):
+    """The attributes of allocations.listeners.Socket that a scan needs."""
 
     @property
     def protocol(self) -> str: ...
@@ -24,50 +24,59 @@ class SeenSocket(Protocol):
     def process(self) -> str: ...
 
 
-def _table(name: str, text: str, parse: Parse) -> Reading:
-    """One row for each listener; IPv4 and IPv6 of one socket, and the workers that share one, are one row."""
-    reading = Reading(name)
-    seen: set[tuple[int, str]] = set()
-    for number, line in numbered(text):
+def _parse_table(name: str, text: str, parse_line: LineParser) -> ParsedInput:
+    """Return one row for each port and protocol.
+
+    IPv4 and IPv6 sockets on the same port, and workers that share a socket, therefore yield one row.
+    """
+    parsed = ParsedInput(name)
+    ports: set[tuple[int, str]] = set()
+    for number, line in numbered_lines(text):
         try:
-            row = parse(number, line.split())
+            row = parse_line(number, line.split())
         except RowError as error:
-            reading.leave_out(number, line, error)
+            parsed.skip(number, line, error)
             continue
         except IndexError:
-            reading.leave_out(number, line, ForeignLineError(f"not a line of {name}"))
+            parsed.skip(number, line, UnrecognizedLineError(f"not a line of {name}"))
             continue
         if row is None or row.port is None:
-            reading.passed_over += 1
-        elif (row.port, row.protocol) not in seen:
-            seen.add((row.port, row.protocol))
-            reading.rows.append(row)
-    return reading
+            parsed.ignored += 1
+        elif (row.port, row.protocol) not in ports:
+            ports.add((row.port, row.protocol))
+            parsed.rows.append(row)
+    return parsed
 
 
-def lsof(text: str) -> Reading:
-    """`lsof -i -P -n`: COMMAND PID USER FD TYPE DEVICE SIZE/OFF NODE NAME (STATE), with or without its heading."""
+def lsof(text: str) -> ParsedInput:
+    """Parse the output of `lsof -i -P -n`, with or without its header.
 
-    def parse(line: int, words: list[str]) -> Row | None:
+    The columns are COMMAND PID USER FD TYPE DEVICE SIZE/OFF NODE NAME (STATE).
+    """
+
+    def parse_line(line: int, words: list[str]) -> Row | None:
         if words[0] == "COMMAND":
             return None
-        place = next((i for i, word in enumerate(words) if word in ("TCP", "UDP")), None)
-        if place is None or place < 3:
-            raise ForeignLineError("not a line of lsof -i: TCP or UDP is missing")
-        address, state = words[place + 1], " ".join(words[place + 2 :])
-        if "->" in address or (words[place] == "TCP" and state != "(LISTEN)"):
+        node = next((i for i, word in enumerate(words) if word in ("TCP", "UDP")), None)
+        if node is None or node < 3:
+            raise UnrecognizedLineError("not a line of lsof -i: TCP or UDP is missing")
+        address, state = words[node + 1], " ".join(words[node + 2 :])
+        if "->" in address or (words[node] == "TCP" and state != "(LISTEN)"):
             return None
-        if address.endswith(":*"):  # bound to nothing yet
+        if address.endswith(":*"):  # not bound to a port yet
             return None
-        return Row(line, port=port_of(address), protocol=words[place].lower(), process=_unescaped(words[0]))
+        return Row(line, port=parse_port(address), protocol=words[node].lower(), process=_unescape(words[0]))
 
-    return _table("lsof", text, parse)
+    return _parse_table("lsof", text, parse_line)
 
 
-def ss(text: str) -> Reading:
-    """`ss -tulpnH`: Netid State Recv-Q Send-Q Local Peer Process; without -u and -t the Netid is missing."""
+def ss(text: str) -> ParsedInput:
+    """Parse the output of `ss -tulpn`, with or without its header.
 
-    def parse(line: int, words: list[str]) -> Row | None:
+    The columns are Netid State Recv-Q Send-Q Local Peer Process; there is no Netid without -u or without -t.
+    """
+
+    def parse_line(line: int, words: list[str]) -> Row | None:
         if words[0] in ("Netid", "State"):
             return None
         protocol = words[0] if words[0] in ("tcp", "udp") else "tcp"
@@ -75,43 +84,50 @@ def ss(text: str) -> Reading:
         if columns[0] not in ("LISTEN", "UNCONN"):
             if re.fullmatch(r"[A-Z][A-Z0-9-]+", columns[0]) and columns[1].isdigit() and columns[2].isdigit():
                 return None  # a connection, or a protocol without ports
-            raise ForeignLineError("not a line of ss -tulpn: LISTEN or UNCONN is missing")
-        owner = PROCESS.search(" ".join(columns[5:]))
-        return Row(line, port=port_of(columns[3]), protocol=protocol, process=owner[1] if owner else "")
+            raise UnrecognizedLineError("not a line of ss -tulpn: LISTEN or UNCONN is missing")
+        process = PROCESS.search(" ".join(columns[5:]))
+        return Row(line, port=parse_port(columns[3]), protocol=protocol, process=process[1] if process else "")
 
-    return _table("ss", text, parse)
+    return _parse_table("ss", text, parse_line)
 
 
-def netstat(text: str) -> Reading:
-    """`netstat -tulpn`: Proto Recv-Q Send-Q Local Foreign State PID/Program; UDP has no state."""
+def netstat(text: str) -> ParsedInput:
+    """Parse the output of `netstat -tulpn`, with or without its header.
 
-    def parse(line: int, words: list[str]) -> Row | None:
+    The columns are Proto Recv-Q Send-Q Local Foreign State PID/Program; the State of UDP sockets is blank.
+    """
+
+    def parse_line(line: int, words: list[str]) -> Row | None:
         if words[0] in ("Active", "Proto", "Prot"):
             return None
         if not re.fullmatch(r"(tcp|udp)6?", words[0]) or not words[1].isdigit():
-            raise ForeignLineError("not a line of netstat -tulpn: it begins with tcp or udp and a number")
+            raise UnrecognizedLineError(
+                "not a line of netstat -tulpn: it must begin with tcp or udp, followed by a number"
+            )
         protocol, local, foreign = words[0][:3], words[3], words[4]
         if protocol == "tcp" and words[5] != "LISTEN":
             return None
         if protocol == "udp" and not foreign.endswith(":*"):
             return None
         rest = " ".join(words[6:] if protocol == "tcp" else words[5:])
-        return Row(line, port=port_of(local), protocol=protocol, process=rest.partition("/")[2].split(":")[0].strip())
+        return Row(
+            line, port=parse_port(local), protocol=protocol, process=rest.partition("/")[2].split(":")[0].strip()
+        )
 
-    return _table("netstat", text, parse)
-
-
-def scan(sockets: Iterable[SeenSocket]) -> Reading:
-    """What listens on this host now."""
-    reading = Reading("scan", has_lines=False)
-    seen: set[tuple[int, str]] = set()
-    for number, found in enumerate(sockets, start=1):
-        if (found.port, found.protocol) not in seen:
-            seen.add((found.port, found.protocol))
-            reading.rows.append(Row(number, port=found.port, protocol=found.protocol, process=found.process))
-    return reading
+    return _parse_table("netstat", text, parse_line)
 
 
-def _unescaped(command: str) -> str:
-    """lsof writes a blank in a command as `\\x20`."""
-    return re.sub(r"\\x([0-9a-fA-F]{2})", lambda found: chr(int(found[1], 16)), command)
+def scan(sockets: Iterable[ListeningSocket]) -> ParsedInput:
+    """Return one row for each port and protocol on which a socket is listening."""
+    parsed = ParsedInput("scan", has_lines=False)
+    ports: set[tuple[int, str]] = set()
+    for number, socket in enumerate(sockets, start=1):
+        if (socket.port, socket.protocol) not in ports:
+            ports.add((socket.port, socket.protocol))
+            parsed.rows.append(Row(number, port=socket.port, protocol=socket.protocol, process=socket.process))
+    return parsed
+
+
+def _unescape(command: str) -> str:
+    """Undo the escapes of lsof, which prints a space in the name of a command as `\\x20`."""
+    return re.sub(r"\\x([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), command)

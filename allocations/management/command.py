@@ -1,4 +1,4 @@
-"""What Portal's commands share: one line instead of a traceback, JSON, tables, and help with an example."""
+"""The base class of Portal's commands: errors on one line, JSON, tables, and help with an example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, CommandParser
-from django.db import Error as DatabaseFault
 from django_rich.management import RichCommand
 from rich import box
 from rich.console import Console
@@ -27,35 +26,35 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from allocations.errors import PortError, Unavailable
-from allocations.ports import PortManager
-from allocations.ports.refusals import refusal_of
+from allocations.ports.db_errors import translated
+from allocations.ports.operations import Context
 from portal.embedded.server import Server
 
 REFUSED, INTERRUPTED = 1, 130
 
 
 def unix_user() -> str:
-    """Who runs the command, for the history: `cli:robert`."""
+    """Return the user who runs the command, as the history names them: `cli:anna`."""
     try:
         return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a uid without a name, in a container
+    except (KeyError, OSError):  # in a container, a uid may have no name
         return f"cli:{os.getuid()}"
 
 
 class PortCommand(RichCommand):
-    """A command that parses, calls one operation and prints its result.
+    """A command that parses its arguments, calls one operation and prints the result.
 
     Subclasses set `help` and `example`, and print with `print` (standard output), `say` (standard error), `table` and
-    `json`. A PortError becomes its sentence on standard error and exit status `refused`.
+    `json`. A PortError is printed as one line on standard error, with exit status `refused`.
     """
 
     example = ""
     refused = REFUSED
-    # Whether it may begin where no Portal is yet.
+    # Whether the command may run before Portal has been set up.
     sets_up = False
-    # The registry's commands need no check of pages and admin before they may run.
+    # Commands do not need the system checks of the pages and the admin.
     requires_system_checks: tuple[str, ...] = ()
-    # They work, but are Django's, not Portal's: --help tells of Portal.
+    # Django's options work, but --help lists only Portal's.
     suppressed_base_arguments = {
         "--version",
         "--settings",
@@ -74,47 +73,45 @@ class PortCommand(RichCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
-            self._refuse_nowhere()
-            return super().execute(*args, **options)
-        except (PortError, DatabaseFault, ImproperlyConfigured) as error:
-            refusal = self._refusal(error)
-            if refusal is None or options.get("traceback"):
+            self._refuse_missing_portal()
+            with translated():
+                return super().execute(*args, **options)
+        except (PortError, ImproperlyConfigured) as error:
+            if options.get("traceback"):
                 raise
+            refusal = error if isinstance(error, PortError) else Unavailable(str(error))
             self._end(refusal.sentence, self.on_refusal(refusal, **options))
         except KeyboardInterrupt:
             self._end("Stopped.", INTERRUPTED)
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # `| head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._end("", 0)
         return None
 
-    def _refuse_nowhere(self) -> None:
-        """A shell that looks in the wrong place is told so, instead of being given a new, empty Portal there."""
+    def _refuse_missing_portal(self) -> None:
+        """Refuse to run if PORTAL_HOME contains no Portal, instead of setting up an empty one in the wrong place.
+
+        Raises:
+            Unavailable: the sentence says where one is.
+        """
         home = settings.PORTAL_HOME
         if self.sets_up or not settings.EMBEDDED_DATABASE:
             return
         try:
             if Server(home).data.exists():
                 return
-        except PermissionError:  # somebody else's: the first connection says so
+        except PermissionError:  # it belongs to somebody else; the first connection reports that
             return
-        others = [path for path in (settings.BASE_DIR / ".portal", Path("/var/lib/portal")) if path.exists()]
-        there = "".join(f" There is one in {path}: PORTAL_HOME={path}." for path in others if path != home)
+        homes = [path for path in (settings.BASE_DIR / ".portal", Path("/var/lib/portal")) if path.exists()]
+        hint = "".join(f" There is one in {path}: PORTAL_HOME={path}." for path in homes if path != home)
         raise Unavailable(
-            f"There is no Portal in {home}: run `make up` to set one up there, or set PORTAL_HOME to where yours is, "
-            f"in the environment or in .env.{there}"
+            f"There is no Portal in {home}: run `make up` to set one up, or set PORTAL_HOME to the directory of yours, "
+            f"in the environment or in .env.{hint}"
         )
 
     def on_refusal(self, refusal: PortError, **options: Any) -> int:
-        """The exit status for a refusal; a command that promises JSON prints it here."""
+        """Return the exit status for a refusal. A command that reports refusals as JSON prints it here."""
         return self.refused
-
-    def _refusal(self, error: Exception) -> PortError | None:
-        if isinstance(error, PortError):
-            return error
-        if isinstance(error, DatabaseFault):
-            return refusal_of(error)
-        return Unavailable(str(error))
 
     def _end(self, sentence: str, status: int) -> None:
         if not getattr(self, "_called_from_command_line", False):
@@ -124,34 +121,34 @@ class PortCommand(RichCommand):
         sys.exit(status)
 
     @property
-    def ports(self) -> PortManager:
-        """The manager in the name of whoever runs the command."""
-        return PortManager(actor=unix_user(), source="shell")
+    def context(self) -> Context:
+        """Return the context of whoever runs the command, who has all rights."""
+        return Context.trusted(unix_user(), "shell")
 
     # Output. Results go to standard output, everything else to standard error.
 
     def print(self, text: object) -> None:
-        """A line of the result, as it is: no markup, no wrapping."""
+        """Print a line of the result as it is, without markup or wrapping."""
         self.stdout.write(str(text))
 
     def json(self, value: object) -> None:
-        """The result as JSON, legible to people; what a terminal would obey is escaped."""
+        """Print the result as readable JSON, with control characters escaped."""
         written = json.dumps(value, indent=2, ensure_ascii=False)
         self.print(re.sub(r"[^\n -~]", lambda c: c[0] if c[0].isprintable() else json.dumps(c[0])[1:-1], written))
 
     def csv(self, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """The result as CSV, safe to open in a spreadsheet."""
+        """Print the result as CSV that is safe to open in a spreadsheet."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(headings)
-        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+        writer.writerows([_escape_formula(cell) for cell in row] for row in rows)
         self.print(text.getvalue().rstrip("\n"))
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> None:
-        """The result as a table on a terminal, as columns of plain text in a pipe.
+        """Print the result as a table on a terminal, or as columns of plain text in a pipe.
 
         Args:
-            numbers: which columns are right-aligned.
+            numbers: the indexes of the right-aligned columns.
         """
         written = [["" if cell is None else str(cell) for cell in row] for row in rows]
         if self.console.is_terminal:
@@ -170,14 +167,14 @@ class PortCommand(RichCommand):
             self.print("  ".join(cells).rstrip())
 
     def say(self, text: str) -> None:
-        """A remark on standard error, for people."""
+        """Print a remark for people on standard error."""
         self.stderr.write(text, lambda line: line)
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """A moving bar on standard error while something takes its time; in a pipe or under cron, nothing."""
+        """Show a progress bar on standard error during long work, but nothing in a pipe or under cron."""
         errors = Console(stderr=True)
-        if not errors.is_terminal:  # Progress would leave an empty line, and cron sends a mail for less
+        if not errors.is_terminal:  # Progress would print an empty line, and cron would mail it
             yield
             return
         with Progress(TextColumn(what), BarColumn(), TimeElapsedColumn(), console=errors, transient=True) as progress:
@@ -186,12 +183,12 @@ class PortCommand(RichCommand):
 
 
 def bar(percent: int, width: int = 10) -> str:
-    """`████░░░░` for a utilisation in percent; anything held shows. Short enough for a table in 80 columns."""
+    """Return a bar such as `████░░░░` for a utilization in percent. Anything above 0 shows at least one block."""
     full = min(width, max(1 if percent else 0, round(percent * width / 100)))
     return "█" * full + "░" * (width - full)
 
 
-def _harmless(cell: object) -> str:
-    """A spreadsheet runs a cell that begins like a formula."""
+def _escape_formula(cell: object) -> str:
+    """Quote a cell that begins like a formula, because a spreadsheet would run it."""
     text = "" if cell is None else str(cell)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

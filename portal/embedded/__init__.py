@@ -1,1 +1,1 @@
-"""A PostgreSQL of Portal's own, for machines on which nobody set one up."""
+"""An embedded PostgreSQL server, which Portal uses unless DATABASE_URL is set."""

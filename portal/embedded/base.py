@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, which starts the embedded server when the first connection finds none."""
+"""Django's PostgreSQL backend, extended to start the embedded server if it isn't running."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from .server import Server, bin_dir
 
 
 class DatabaseClient(client.DatabaseClient):
-    """`manage.py dbshell`, with the psql of the embedded PostgreSQL."""
+    """Run `manage.py dbshell` with the psql program of the embedded PostgreSQL."""
 
     executable_name = str(bin_dir() / "psql")
 
@@ -21,13 +21,13 @@ class DatabaseClient(client.DatabaseClient):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """A connection to the embedded PostgreSQL."""
+    """A connection to the embedded PostgreSQL server."""
 
     client_class = DatabaseClient
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         try:
             return super().get_new_connection(conn_params)
-        except psycopg.OperationalError:  # only then: a server that runs is not asked twice
+        except psycopg.OperationalError:  # start it only now, so that nothing is slower while it is running
             Server(settings.PORTAL_HOME).start()
             return super().get_new_connection(conn_params)

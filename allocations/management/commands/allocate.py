@@ -1,89 +1,94 @@
-"""manage.py allocate: a port for a service, on standard output alone."""
+"""manage.py allocate: allocate a port for a service, and print it alone on standard output."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import errors, listeners, payloads, words
+from allocations import listeners, schemas, validators
+from allocations.allocation_spec import DETAILS
+from allocations.errors import InvalidValue
 from allocations.management.command import PortCommand
 from allocations.models import PortAllocation
-from allocations.ports.allocating import MOST_AT_ONCE
+from allocations.ports import allocations
+from allocations.ports.allocations import MOST_AT_ONCE
+from allocations.text import join_and
+
+# The options for the details of an allocation. Metadata is JSON, which nobody types in a shell.
+DETAIL_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in DETAILS if name != "metadata"}
+DETAIL_OPTIONS["service_type"] = "--type"
+OPTIONS = {**DETAIL_OPTIONS, "hostname": "--host", "protocol": "--protocol", "range_name": "--range"}
 
 
 class Command(PortCommand):
     help = (
-        "Give a service its port: the one it has, or the next free one of its project's range. Prints the number alone."
+        "Print the port of a service: the one it has, or the next free one of its project's range. Only the number is "
+        "printed."
     )
     example = "PORT=$(manage.py allocate consilio api-server --type api)"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project")
         parser.add_argument("service")
-        parser.add_argument("--type", default="", metavar="TYPE", help="what it is: api, web, database, …")
-        parser.add_argument("--description", default="")
-        parser.add_argument("--cloudflare-hostname", metavar="NAME", help="public name of its tunnel")
-        parser.add_argument("--host", help="where it runs (default: localhost)")
-        parser.add_argument("--protocol", choices=words.PROTOCOLS, default=words.TCP)
-        parser.add_argument("--range", metavar="NAME", help="a range of the project, or a shared one")
-        parser.add_argument("--port", metavar="N", help="exactly this port, or nothing")
-        parser.add_argument("--count", type=int, default=1, metavar="N", help="that many new ports, all or none")
-        parser.add_argument("--new", action="store_true", help="a new port, whatever the service has")
-        parser.add_argument("--adopt", action="store_true", help="the service listens on --port already: register it")
+        for name, option in DETAIL_OPTIONS.items():
+            text = schemas.AllocationDetails.model_fields[name].description
+            parser.add_argument(option, dest=name, metavar=option.rsplit("-", 1)[1].upper(), help=text)
+        parser.add_argument("--host", dest="hostname", metavar="HOST", help="where it runs (default: localhost)")
+        parser.add_argument("--protocol", choices=validators.PROTOCOLS, default=validators.TCP)
+        parser.add_argument(
+            "--range", dest="range_name", metavar="NAME", help="a range of the project, or a shared one"
+        )
+        parser.add_argument("--port", dest="port_number", metavar="N", help="exactly this port, or none")
+        parser.add_argument("--count", type=int, default=1, metavar="N", help="allocate that many new ports")
+        parser.add_argument("--new", action="store_true", help="allocate a new port, whatever the service has")
+        parser.add_argument("--adopt", action="store_true", help="register a service that already listens on --port")
         parser.add_argument("--json", action="store_true", help="print the whole allocation")
 
     def handle(self, **options: Any) -> None:
-        wanted = {
-            "service_type": options["type"],
-            "description": options["description"],
-            "cloudflare_hostname": options["cloudflare_hostname"],
-            "hostname": options["host"],
-            "protocol": options["protocol"],
-            "range_name": options["range"],
-            "port": words.port_text(options["port"]) if options["port"] is not None else None,
-        }
-        project, service, count = options["project"], options["service"], options["count"]
-        if not 1 <= count <= MOST_AT_ONCE:
-            raise errors.InvalidValue(f"--count {count} is not a number from 1 to {MOST_AT_ONCE}.", field="count")
-        if options["adopt"] and wanted["port"] is None:
-            raise errors.InvalidValue("--adopt needs --port: the port on which the service listens.", field="port")
-        if options["adopt"]:
-            given = [self.ports.adopt(project, service, **wanted)]
-        elif count > 1:
-            if wanted["port"] is not None:
-                raise errors.InvalidValue("--count and --port exclude each other: one port is one port.", field="port")
-            given = self.ports.allocate_copies(project, service, count, **wanted)
-        elif options["new"]:
-            given = [self.ports.allocate(project, service, **wanted)]
-        else:
-            given = [self.ports.get_or_allocate(project, service, **wanted)]
+        spec = {name: options[name] for name in OPTIONS}
+        if options["port_number"] is not None:
+            spec["port_number"] = validators.parse_port_number(options["port_number"])
+        allocated = self._allocate(spec, options)
         if options["json"]:
-            shown = [payloads.allocation(a) for a in given]
-            self.json(shown if count > 1 else shown[0])
+            rows = [schemas.Allocation.of(allocation).dump() for allocation in allocated]
+            self.json(rows if options["count"] > 1 else rows[0])
             return
-        for allocation in given:
+        for allocation in allocated:
             self.print(allocation.port_number)
         if options["adopt"]:
-            self._remark_silence(given[0])
-        elif not given[0].created:
-            self._remark_ignored(given[0], wanted)
+            self._warn_of_silence(allocated[0])
+        elif not allocated[0].created:
+            self._warn_of_ignored(allocated[0], spec)
 
-    def _remark_ignored(self, held: PortAllocation, wanted: Mapping[str, Any]) -> None:
-        """Who repeats the call with other wishes is told that they change nothing."""
-        said = {
-            "--type": (wanted["service_type"], held.service_type),
-            "--description": (wanted["description"], held.description),
-            "--cloudflare-hostname": (wanted["cloudflare_hostname"], held.cloudflare_hostname),
-            "--range": (wanted["range_name"], held.port_range.range_name),
-        }
-        ignored = [flag for flag, (wish, has) in said.items() if wish and wish != has]
+    def _allocate(self, spec: Mapping[str, Any], options: Mapping[str, Any]) -> list[PortAllocation]:
+        project, service, count = options["project"], options["service"], options["count"]
+        has_port = "port_number" in spec
+        if not 1 <= count <= MOST_AT_ONCE:
+            raise InvalidValue(f"--count {count} is not a number from 1 to {MOST_AT_ONCE}.", field="count")
+        if options["adopt"]:
+            if not has_port:
+                raise InvalidValue("--adopt needs --port: the port on which the service listens.", field="port_number")
+            return [allocations.adopt(self.context, project, service, **spec)]
+        if count > 1:
+            if has_port:
+                raise InvalidValue("--count and --port exclude each other.", field="port_number")
+            return allocations.allocate_copies(self.context, project, service, count, **spec)
+        if options["new"]:
+            return [allocations.allocate(self.context, project, service, **spec)]
+        return [allocations.get_or_allocate(self.context, project, service, **spec)]
+
+    def _warn_of_ignored(self, allocation: PortAllocation, spec: Mapping[str, Any]) -> None:
+        """Warn that the options of a repeated call do not change what the service already has."""
+        current = {name: getattr(allocation, name, None) for name in DETAILS}
+        current["range_name"] = allocation.port_range.range_name
+        ignored = [OPTIONS[name] for name, value in current.items() if spec.get(name) and spec[name] != value]
         if ignored:
             self.say(
-                f"{held.label} holds {held.address} already, and stays as it is: {words.listed(ignored)} changed "
-                "nothing. Edit it on the dashboard, or use --new for another port."
+                f"{allocation.label} already holds {allocation.address} and stays as it is: {join_and(ignored)} "
+                "changed nothing. Edit it on the dashboard, or use --new for another port."
             )
 
-    def _remark_silence(self, adopted: PortAllocation) -> None:
-        here = listeners.is_this_host(adopted.hostname)
-        if here and listeners.is_listening(adopted.port_number, adopted.protocol) is None:
-            self.say(f"Nothing listens on {adopted.address} now: {adopted.label} holds it all the same.")
+    def _warn_of_silence(self, adopted: PortAllocation) -> None:
+        is_here = listeners.is_this_host(adopted.hostname)
+        if is_here and listeners.is_listening(adopted.port_number, adopted.protocol) is None:
+            self.say(f"Nothing listens on {adopted.address} now. {adopted.label} holds it anyway.")

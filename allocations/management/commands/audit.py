@@ -1,4 +1,4 @@
-"""manage.py audit: what really listens, against the registry. Made for cron."""
+"""manage.py audit: compare the registry with what is listening. Made for cron."""
 
 import time
 from typing import Any
@@ -6,75 +6,78 @@ from typing import Any
 from django.conf import settings
 from django.core.management import CommandParser
 
-from allocations import restarts
+from allocations import restarts, schemas
 from allocations.audit import NOT_RUNNING, AuditReport
 from allocations.errors import PortError
 from allocations.management.command import PortCommand
 from allocations.models import Health
+from allocations.ports import audits
 
-CONFLICTS, COULD_NOT = 1, 2
-SETTLING = 3.0  # seconds that a service gets to open its port before it is looked at again
+CONFLICTS, COULD_NOT_AUDIT = 1, 2
+SETTLING = 3.0  # seconds that a service gets to open its port before it is audited again
 
 
 class Command(PortCommand):
     help = (
-        "Compare the registry with what really listens. Exit status 0: healthy, 1: conflicts, 2: could not audit. "
-        "Run as root to see the processes of other users."
+        "Compare the registry with what is listening. Exit status: 0 healthy, 1 conflicts, 2 could not audit. Run it "
+        "as root to see the processes of other users."
     )
     example = "*/5 * * * * manage.py audit --quiet"
-    refused = COULD_NOT
+    refused = COULD_NOT_AUDIT
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--project", help="only this project")
-        parser.add_argument("--host", help="only the allocations of this host")
+        parser.add_argument("--project", help="audit only this project")
+        parser.add_argument("--host", dest="hostname", metavar="HOST", help="audit only the allocations of this host")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
         parser.add_argument("--quiet", action="store_true", help="print nothing when all is well")
-        parser.add_argument("--no-record", action="store_true", help="look, and keep nothing of it")
+        parser.add_argument("--no-record", action="store_true", help="do not record the audit")
         parser.add_argument(
             "--restart",
             action="store_true",
-            help="start what is down with the commands of PORTAL_HOME/restart.toml, then audit again",
+            help="run the commands in PORTAL_HOME/restart.toml for what is down, then audit again",
         )
 
     def handle(self, **options: Any) -> None:
-        report = self._look(options)
+        report = self._audit(options)
         if options["restart"] and report.conflicts and self._restarted(report):
-            report = self._look(options)
+            report = self._audit(options)
         if options["json"]:
-            self.json(report.payload())
+            self.json(schemas.Audit.of(report).dump())
         elif not (options["quiet"] and report.is_healthy):
-            self._tell(report)
+            self._print(report)
         if not report.is_healthy:
             raise SystemExit(CONFLICTS)
 
     def on_refusal(self, refusal: PortError, **options: Any) -> int:
         if options.get("json"):
             self.json({"success": False, "error": refusal.sentence, "code": refusal.code})
-        return COULD_NOT
+        return COULD_NOT_AUDIT
 
-    def _look(self, options: dict[str, Any]) -> AuditReport:
+    def _audit(self, options: dict[str, Any]) -> AuditReport:
         with self.working("Auditing"):
-            return self.ports.audit(options["project"], hostname=options["host"], record=not options["no_record"])
+            return audits.run(
+                self.context, options["project"], hostname=options["hostname"], record=not options["no_record"]
+            )
 
     def _restarted(self, report: AuditReport) -> bool:
-        """Restart what is down and has a command; whether anything was started."""
-        known = restarts.commands(settings.PORTAL_HOME / "restart.toml")
+        """Restart the services that are down and have a command; return whether any was restarted."""
+        commands = restarts.load_commands(settings.PORTAL_HOME / "restart.toml")
         started = False
         for finding in report.conflicts:
             label = finding.allocation.label
             if finding.status != Health.DOWN:
                 continue
-            if label not in known:
-                self.say(f"{label}: no restart command in restart.toml.")
+            if label not in commands:
+                self.say(f"{label}: restart.toml has no command for it.")
                 continue
-            done = restarts.restart(label, known[label])
-            self.say(f"{label}: {'restarted' if done.succeeded else 'not restarted'} ({done.said}).")
-            started = started or done.succeeded
+            result = restarts.restart(label, commands[label])
+            self.say(f"{label}: {'restarted' if result.succeeded else 'not restarted'} ({result.message}).")
+            started = started or result.succeeded
         if started:
             time.sleep(SETTLING)
         return started
 
-    def _tell(self, report: AuditReport) -> None:
+    def _print(self, report: AuditReport) -> None:
         summary = report.summary
         rows = [
             (
@@ -90,11 +93,14 @@ class Command(PortCommand):
         ]
         if rows:
             self.table(("Port", "Protocol", "Host", "Service", "State", "Seen"), rows, numbers=(0,))
-        for drift in report.drift:
-            self.print(drift.said_drift)
-        for stray in report.unallocated:
-            who = (stray.process or "an unknown process") + (f" (pid {stray.pid})" if stray.pid else "")
-            self.print(f"{stray.port}/{stray.protocol} in {stray.project}: {who} listens, and no service holds it.")
+        for finding in report.drift:
+            self.print(finding.drift_sentence)
+        for listener in report.unallocated:
+            process = (listener.process or "an unknown process") + (f" (pid {listener.pid})" if listener.pid else "")
+            self.print(
+                f"{listener.port}/{listener.protocol} in {listener.project}: {process} is listening, and no service "
+                "holds the port."
+            )
         self.print(
             f"{summary.allocated} allocated, {summary.in_use} in use, {summary.not_running} not running, "
             f"{summary.unknown} unknown, {summary.unallocated} unallocated listeners: "

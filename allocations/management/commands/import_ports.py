@@ -1,4 +1,4 @@
-"""manage.py import_ports: take over services that exist already."""
+"""manage.py import_ports: import existing services."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import importers, listeners, payloads
+from allocations import importers, listeners, schemas
 from allocations.errors import InvalidValue
-from allocations.importers import Skipped
 from allocations.management.command import PortCommand
-from allocations.ports import Imported, ImportReport
+from allocations.ports.imports import ImportedRow, ImportReport, import_rows
 
-NOTHING, SOME_LEFT_OUT = 1, 2
+NOTHING_IMPORTED, SOME_LEFT_OUT = 1, 2
 
 
 class Command(PortCommand):
-    help = "Take over existing services. Exit status 0: all are in, 1: nothing was imported, 2: some were left out."
+    help = "Import existing services. Exit status: 0 all imported, 1 nothing imported, 2 some rows left out."
     example = "sudo lsof -i -P -n | grep LISTEN | manage.py import_ports -"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", nargs="?", metavar="FILE or -", help="what to read; - is standard input")
+        parser.add_argument("file", nargs="?", metavar="FILE or -", help="the file to read; - is standard input")
         parser.add_argument("--format", choices=[importers.AUTO, *importers.FORMATS], default=importers.AUTO)
-        parser.add_argument("--scan", action="store_true", help="instead of a file: what listens on this host now")
-        parser.add_argument("--project", help="for rows that name none and whose port lies in no range")
-        parser.add_argument("--dry-run", action="store_true", help="print the same report, and write nothing")
+        parser.add_argument("--scan", action="store_true", help="import what is listening on this host")
+        parser.add_argument("--project", help="the project of rows that name none and whose port lies in no range")
+        parser.add_argument("--dry-run", action="store_true", help="print the same report, but write nothing")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, **options: Any) -> None:
         if bool(options["file"]) == options["scan"]:
             raise InvalidValue("Name either a FILE (- is standard input) or --scan.", field="file")
-        reading = self._reading(options)
-        with self.working(f"Importing {len(reading.rows)} rows"):
-            report = self.ports.import_rows(reading, project=options["project"], dry_run=options["dry_run"])
+        parsed = self._parse(options)
+        with self.working(f"Importing {len(parsed.rows)} rows"):
+            report = import_rows(self.context, parsed, project=options["project"], dry_run=options["dry_run"])
         if options["json"]:
-            self.json(_payload(report))
+            self.json(schemas.ImportReport.of(report).dump())
         else:
-            self._tell(report)
+            self._print(report)
         if not (report.imported or report.moved or report.already):
-            raise SystemExit(NOTHING)
+            raise SystemExit(NOTHING_IMPORTED)
         if report.left_out:
             raise SystemExit(SOME_LEFT_OUT)
 
-    def _reading(self, options: dict[str, Any]) -> importers.Reading:
+    def _parse(self, options: dict[str, Any]) -> importers.ParsedInput:
         if options["scan"]:
-            if not listeners.sees_all_owners():
-                self.say("Only your own processes are named: run as root to see those of other users.")
+            if not listeners.sees_all_processes():
+                self.say("Only the names of your own processes are known: run it as root to see those of other users.")
             return importers.scan(listeners.listening())
         try:
-            return importers.read(importers.read_source(options["file"]), options["format"])
+            return importers.parse(importers.read_source(options["file"]), options["format"])
         except importers.UnreadableInputError as error:
             raise InvalidValue(f"Nothing was imported: {error}.", field="file") from None
 
-    def _tell(self, report: ImportReport) -> None:
+    def _print(self, report: ImportReport) -> None:
         if report.imported:
             self.print("Imported")
             self.table(("Port", "Protocol", "Service"), [_columns(i) for i in report.imported], numbers=(0,))
@@ -62,17 +61,17 @@ class Command(PortCommand):
             self.table(("Old", "", "New", "Protocol", "Service"), rows, numbers=(0, 2))
         if report.left_out:
             self.print("Left out")
-            self._tell_left_out(report)
+            self._print_left_out(report)
         would = "would be " if report.is_dry_run else ""
         self.print(
             f"{report.format}: {len(report.imported)} {would}imported, {len(report.moved)} {would}moved, "
             f"{len(report.already)} already there, {len(report.left_out)} left out."
         )
-        if report.passed_over:
-            lines = "line is" if report.passed_over == 1 else "lines are"
-            self.say(f"{report.passed_over} {lines} passed over: headings and connections, no listeners.")
+        if report.ignored:
+            lines = "line is" if report.ignored == 1 else "lines are"
+            self.say(f"{report.ignored} {lines} ignored: headings and connections, not listeners.")
 
-    def _tell_left_out(self, report: ImportReport) -> None:
+    def _print_left_out(self, report: ImportReport) -> None:
         if report.has_lines:
             rows = [(s.line, s.reason, s.text) for s in report.left_out]
             self.table(("Line", "Reason", "Row"), rows, numbers=(0,))
@@ -80,30 +79,12 @@ class Command(PortCommand):
             self.table(("Reason", "Row"), [(s.reason, s.text) for s in report.left_out])
 
 
-def _moves(report: ImportReport) -> list[Imported]:
-    """Each move once, also those of an earlier run: its list is lost."""
+def _moves(report: ImportReport) -> list[ImportedRow]:
+    """Return each move once, including those of an earlier run, whose report may be lost."""
     moved = report.moved + [i for i in report.already if i.old is not None]
     return list({(i.old, i.allocation.pk): i for i in moved}.values())
 
 
-def _columns(imported: Imported) -> tuple[object, ...]:
+def _columns(imported: ImportedRow) -> tuple[object, ...]:
     a = imported.allocation
     return (a.port_number, a.protocol, a.label)
-
-
-def _payload(report: ImportReport) -> dict[str, Any]:
-    def line(of: Imported | Skipped) -> int | None:
-        return of.line if report.has_lines else None
-
-    def rows(found: list[Imported]) -> list[dict[str, Any]]:
-        return [{"line": line(i), "old": i.old, **payloads.allocation(i.allocation)} for i in found]
-
-    return {
-        "success": True,
-        "format": report.format,
-        "dryRun": report.is_dry_run,
-        "imported": rows(report.imported),
-        "moved": rows(report.moved),
-        "already": rows(report.already),
-        "leftOut": [{"line": line(s), "reason": s.reason, "row": s.text} for s in report.left_out],
-    }

@@ -1,60 +1,48 @@
-"""manage.py list_ports: what is held."""
+"""manage.py list_ports: list what is held."""
 
 from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import payloads, words
+from allocations import schemas, validators
 from allocations.management.command import PortCommand
 from allocations.models import Status
-
-HEADINGS = ("Port", "Protocol", "Host", "Project", "Service", "Instance", "Status", "Health", "Type", "Description")
+from allocations.ports import queries
 
 
 class Command(PortCommand):
-    help = "List allocations: what is held, unless --status says otherwise."
+    help = "List allocations: those that are held, unless --status is given."
     example = "manage.py list_ports --project consilio --format csv"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project")
         parser.add_argument("--status", choices=[*Status.values, "all"])
-        parser.add_argument("--host")
-        parser.add_argument("--protocol", choices=words.PROTOCOLS)
-        parser.add_argument("--service")
-        parser.add_argument("--search", default="", metavar="TEXT", help="in names, hosts, descriptions, or a port")
+        parser.add_argument("--host", dest="hostname", metavar="HOST")
+        parser.add_argument("--protocol", choices=validators.PROTOCOLS)
+        parser.add_argument("--service", dest="service_name", metavar="SERVICE")
+        parser.add_argument("--search", default="", metavar="TEXT", help="in names, hosts, descriptions or ports")
         parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
-        parser.add_argument("--json", action="store_const", const="json", dest="format", help="as --format json")
+        parser.add_argument("--json", action="store_const", const="json", dest="format", help="same as --format json")
 
     def handle(self, **options: Any) -> None:
-        found = self.ports.list(
+        rows = queries.list_allocations(
+            self.context,
             options["project"],
             status=options["status"],
-            hostname=options["host"],
+            hostname=options["hostname"],
             protocol=options["protocol"],
-            service=options["service"],
+            service_name=options["service_name"],
             text=options["search"],
         )
+        allocations = [schemas.Allocation.of(row) for row in rows]
         if options["format"] == "json":
-            self.json([payloads.allocation(a) for a in found])
+            self.json([allocation.dump() for allocation in allocations])
             return
-        rows = [
-            (
-                a.port_number,
-                a.protocol,
-                a.hostname,
-                a.project.name,
-                a.service_name,
-                a.instance,
-                a.status,
-                a.health,
-                a.service_type,
-                a.description,
-            )
-            for a in found
-        ]
+        headings = schemas.Allocation.headings()
+        cells = [allocation.cells() for allocation in allocations]
         if options["format"] == "csv":
-            self.csv([h.lower() for h in HEADINGS], rows)
-        elif rows:
-            self.table(HEADINGS, rows, numbers=(0, 5))
+            self.csv([heading.lower() for heading in headings], cells)
+        elif cells:
+            self.table(headings, cells, numbers=(0, headings.index("Instance")))
         else:
             self.say("Nothing is held here yet: `manage.py allocate PROJECT SERVICE` gives a service its port.")

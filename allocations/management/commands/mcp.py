@@ -1,4 +1,4 @@
-"""manage.py mcp: the MCP server over standard input and output, for an agent on this machine."""
+"""manage.py mcp: serve MCP over standard input and output, to an agent on this machine."""
 
 import os
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 from django.core.management import CommandParser
 from django.db import connection
 
-from allocations.access import Caller, trusted
+from allocations.auth.lookup import caller_for_token
 from allocations.errors import NotPermitted
 from allocations.management.command import PortCommand, unix_user
-from allocations.mcp import context  # noqa: F401 the resources and the prompt
-from allocations.mcp.server import asking
+from allocations.mcp import resources  # noqa: F401 it registers the resources and the prompt
+from allocations.mcp.server import current_context
 from allocations.mcp.tools import server
-from allocations.ports import PortManager
+from allocations.ports import Context
 
 
 class Command(PortCommand):
     help = (
-        "Serve MCP over standard input and output, for an agent that starts this command. With PORTAL_TOKEN in the "
-        "environment it has that token's rights, without it those of the shell."
+        "Serve MCP over standard input and output, for an agent that starts this command. If PORTAL_TOKEN is set, the "
+        "agent has the rights of that token, otherwise those of the shell."
     )
     example = "claude mcp add portal -- manage.py mcp"
 
@@ -26,20 +26,22 @@ class Command(PortCommand):
         pass
 
     def handle(self, **options: Any) -> None:
-        who_asks()  # a bad token is told before a client says anything
+        context_from_environment()  # report an invalid token before a client sends anything
         connection.close()
-        asking.set(who_asks)
+        current_context.set(context_from_environment)
         server.run("stdio")
 
 
-def who_asks() -> PortManager:
-    """Whoever PORTAL_TOKEN belongs to now, or the shell.
+def context_from_environment() -> Context:
+    """Return the context of the token in PORTAL_TOKEN, or of the shell if it is not set.
 
     Raises:
-        NotPermitted: it is no token, or none any more.
+        NotPermitted: the token is malformed, unknown, expired or revoked.
     """
     token = os.environ.get("PORTAL_TOKEN", "").strip()
-    caller = Caller.of_token(token) if token else trusted(unix_user())
+    if not token:
+        return Context.trusted(unix_user(), "mcp")
+    caller = caller_for_token(token)
     if caller is None:
-        raise NotPermitted("PORTAL_TOKEN is no valid token: make one with create_token, or leave it away.")
-    return PortManager(actor=caller.name, source="mcp", caller=caller)
+        raise NotPermitted("PORTAL_TOKEN is not a valid token: make one with create_token, or leave it unset.")
+    return Context.of(caller, "mcp")

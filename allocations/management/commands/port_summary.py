@@ -1,18 +1,19 @@
-"""manage.py port_summary: how full the projects are."""
+"""manage.py port_summary: show how full the projects are."""
 
 from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import payloads
+from allocations import schemas
 from allocations.management.command import PortCommand, bar
 from allocations.models import Project
+from allocations.ports import queries
 
 HEADINGS = ("Project", "Ports", "Allocated", "Reserved", "Available", "Used", "")
 
 
 class Command(PortCommand):
-    help = "Show how full a project's ranges are, or those of all projects."
+    help = "Show how full the ranges of a project, or of all projects, are."
     example = "manage.py port_summary consilio"
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -26,9 +27,9 @@ class Command(PortCommand):
             self._all(options["json"])
 
     def _one(self, project: str, as_json: bool) -> None:
-        summary = self.ports.summary(project)
+        summary = queries.summary(self.context, project)
         if as_json:
-            self.json(payloads.summary(summary))
+            self.json(schemas.PortSummary.of(summary).dump())
             return
         rows = [
             (
@@ -50,7 +51,7 @@ class Command(PortCommand):
     def _all(self, as_json: bool) -> None:
         projects = list(Project.objects.with_usage())
         if as_json:
-            self.json({p.name: payloads.summary(self.ports.summary(p.name))["summary"] for p in projects})
+            self.json({p.name: schemas.ProjectUsage.of(queries.summary(self.context, p.name)).dump() for p in projects})
             return
         rows = []
         for project in projects:

@@ -4,37 +4,44 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import errors, payloads, words
+from allocations import schemas, validators
+from allocations.errors import InvalidValue
 from allocations.management.command import PortCommand
+from allocations.ports import allocations, reservations
 
 
 class Command(PortCommand):
-    help = "Release what a service holds, or a project's reservation. It does not stop the service."
+    help = "Release the ports of a service, or a reservation of a project. The service itself is not stopped."
     example = "manage.py release consilio old-service"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project")
         parser.add_argument("service", nargs="?")
-        parser.add_argument("--instance", type=int, metavar="N", help="which, where the service holds several ports")
-        parser.add_argument("--all", action="store_true", help="all of them")
-        parser.add_argument("--reservation", metavar="PORT[-PORT]", help="instead of a service: reserved ports")
-        parser.add_argument("--host", help="on which host")
-        parser.add_argument("--protocol", choices=words.PROTOCOLS)
+        parser.add_argument("--instance", type=int, metavar="N", help="which one, if the service holds several ports")
+        parser.add_argument("--all", action="store_true", help="release all of them")
+        parser.add_argument("--reservation", metavar="PORT[-PORT]", help="release reserved ports instead of a service")
+        parser.add_argument("--host", dest="hostname", metavar="HOST", help="the host (default: localhost)")
+        parser.add_argument("--protocol", choices=validators.PROTOCOLS)
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> None:
-        place = {"hostname": options["host"], "protocol": options["protocol"]}
+        socket = {"hostname": options["hostname"], "protocol": options["protocol"]}
         if (options["service"] is None) == (options["reservation"] is None):
-            raise errors.InvalidValue("Name either a service or --reservation PORT.", field="service")
+            raise InvalidValue("Name either a service or --reservation PORT.", field="service_name")
         if options["reservation"]:
-            first, last = words.span_text(options["reservation"])
-            released = self.ports.release_reservation(options["project"], first, last, **place)
+            start_port, end_port = validators.parse_port_span(options["reservation"])
+            released = reservations.release(self.context, options["project"], start_port, end_port, **socket)
         else:
-            released = self.ports.release(
-                options["project"], options["service"], instance=options["instance"], every=options["all"], **place
+            released = allocations.release(
+                self.context,
+                options["project"],
+                options["service"],
+                instance=options["instance"],
+                every=options["all"],
+                **socket,
             )
         if options["json"]:
-            self.json([payloads.allocation(a) for a in released])
+            self.json([schemas.Allocation.of(a).dump() for a in released])
             return
         for allocation in released:
             self.print(f"Released {allocation.address} of {allocation.label}.")

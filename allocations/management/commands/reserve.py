@@ -1,39 +1,44 @@
-"""manage.py reserve: hold ports for later."""
+"""manage.py reserve: reserve ports for later."""
 
 from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import payloads, words
+from allocations import schemas, validators
 from allocations.management.command import PortCommand
+from allocations.ports import reservations
 
 
 class Command(PortCommand):
-    help = "Hold a port, or a block of ports, for later: it is not handed out until it is released or expires."
+    help = "Reserve a port or a block of ports for later: it is not allocated until it is released or expires."
     example = "manage.py reserve consilio 3150-3159 --note 'phase 2' --expires 30d"
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project")
         parser.add_argument("ports", metavar="PORT[-PORT]")
-        parser.add_argument("--note", default="", help="what for")
-        parser.add_argument("--expires", default="", metavar="WHEN", help="2h, 7d, 2w or a date; never, if not given")
-        parser.add_argument("--host", help="on which host (default: localhost)")
-        parser.add_argument("--protocol", choices=words.PROTOCOLS, default=words.TCP)
+        parser.add_argument("--note", dest="description", metavar="NOTE", default="", help="what it is for")
+        parser.add_argument(
+            "--expires", dest="expires_at", default="", metavar="WHEN", help="2h, 7d, 2w or a date (default: never)"
+        )
+        parser.add_argument("--host", dest="hostname", metavar="HOST", help="the host (default: localhost)")
+        parser.add_argument("--protocol", choices=validators.PROTOCOLS, default=validators.TCP)
         parser.add_argument("--json", action="store_true")
 
     def handle(self, **options: Any) -> None:
-        first, last = words.span_text(options["ports"])
-        held = self.ports.reserve_block(
+        start_port, end_port = validators.parse_port_span(options["ports"])
+        reserved = reservations.reserve_block(
+            self.context,
             options["project"],
-            first,
-            last,
-            note=options["note"],
-            expires_at=words.expiry_text(options["expires"]),
-            hostname=options["host"],
+            start_port,
+            end_port,
+            description=options["description"],
+            expires_at=validators.parse_expires_at(options["expires_at"]),
+            hostname=options["hostname"],
             protocol=options["protocol"],
         )
         if options["json"]:
-            self.json([payloads.allocation(a) for a in held])
+            self.json([schemas.Allocation.of(a).dump() for a in reserved])
             return
-        until = f" until {held[0].expires_at:%Y-%m-%d %H:%M} UTC" if held[0].expires_at else ""
+        expires_at = reserved[0].expires_at
+        until = f" until {expires_at:%Y-%m-%d %H:%M} UTC" if expires_at else ""
         self.print(f"Reserved {options['ports']} for {options['project']}{until}.")

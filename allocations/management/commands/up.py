@@ -1,4 +1,4 @@
-"""manage.py up: everything that a fresh machine needs, then the web server in the foreground."""
+"""manage.py up: set up whatever is missing, then run the web server in the foreground."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from typing import Any
 from django.conf import settings
 from django.core.management import CommandParser, call_command
 
-from allocations import access, listeners, words
+from allocations import listeners, validators
+from allocations.auth.lookup import create_first_admin
 from allocations.errors import InvalidValue, PortTaken
 from allocations.management.command import PortCommand
-from allocations.ports.seeding import OWN_PROJECT, OWN_SERVICE, setting_up
+from allocations.ports.seed import OWN_PROJECT, OWN_SERVICE, exclusive_setup, own_port, seed
+from allocations.text import join_and
 from portal.environment import is_loopback
 
 
-def anybody_may_look() -> bool:
-    """Whether reading needs no login: nobody said anything else, and this Portal is reached from this machine alone."""
-    is_said = bool(os.environ.get("PORTAL_ANONYMOUS_READ", "").strip())
-    return not is_said and settings.EMBEDDED_DATABASE and is_loopback(settings.PORTAL_HOST) and not settings.HTTPS
+def allows_anonymous_read() -> bool:
+    """Return whether reading needs no login: only this machine reaches Portal, and the setting is not configured."""
+    is_configured = bool(os.environ.get("PORTAL_ANONYMOUS_READ", "").strip())
+    return not is_configured and settings.EMBEDDED_DATABASE and is_loopback(settings.PORTAL_HOST) and not settings.HTTPS
 
 
 class Command(PortCommand):
     help = (
-        "Set up the database, seed the projects, and serve the dashboard until Ctrl-C. On an installation without "
-        "users it makes `admin` and prints its password once."
+        "Set up the database, add the initial projects, and serve the dashboard until Ctrl-C. On an installation "
+        "without users it creates `admin` and prints the password once."
     )
     sets_up = True
     example = "PORTAL_HOME=~/second PORTAL_PORT=3001 manage.py up"
@@ -37,26 +39,26 @@ class Command(PortCommand):
         parser.add_argument("--workers", metavar="N", help="gunicorn workers (default: PORTAL_WORKERS, 2)")
 
     def handle(self, **options: Any) -> None:
-        wanted = {"PORTAL_HOST": options["host"], "PORTAL_PORT": options["port"], "PORTAL_WORKERS": options["workers"]}
-        given = {name: value for name, value in wanted.items() if value is not None}
-        if any(os.environ.get(name) != value for name, value in given.items()):
-            # The settings read the environment when they are loaded, and check it: begin again with the flags in it.
-            os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | given)  # noqa: S606 no shell is meant
+        flags = {"PORTAL_HOST": options["host"], "PORTAL_PORT": options["port"], "PORTAL_WORKERS": options["workers"]}
+        overrides = {name: value for name, value in flags.items() if value is not None}
+        if any(os.environ.get(name) != value for name, value in overrides.items()):
+            # The settings read and check the environment when they are loaded, so start again with the flags in it.
+            os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | overrides)  # noqa: S606 without a shell
         host, port = settings.PORTAL_HOST, settings.PORTAL_PORT
         self._refuse_taken(port)
-        self._refuse_foreign(host, port)
+        self._refuse_foreign_address(host, port)
         self.say("Setting up the database …")
-        with setting_up():
+        with exclusive_setup():
             call_command("migrate", interactive=False, verbosity=0)
-            added = self.ports.seed(port)
+            added = seed(self.context, port)
             if added:
-                self.say(f"Added {words.listed(added)}.")
+                self.say(f"Added {join_and(added)}.")
             self._first_admin()
         call_command("collectstatic", interactive=False, verbosity=0)
-        self._compare_own_port(port)
-        shown = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
-        self.say(f"Portal serves on http://{shown}:{port}   (Ctrl-C stops it)")
-        if anybody_may_look():
+        self._warn_of_own_port(port)
+        name = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
+        self.say(f"Portal serves on http://{name}:{port}   (Ctrl-C stops it)")
+        if allows_anonymous_read():
             os.environ["PORTAL_ANONYMOUS_READ"] = "1"
             self.say("Anybody on this machine may read the API without a login (PORTAL_ANONYMOUS_READ=0 stops that).")
         self.stderr.flush()
@@ -64,22 +66,22 @@ class Command(PortCommand):
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(config)])  # noqa: S606
 
     def _refuse_taken(self, port: int) -> None:
-        found = listeners.is_listening(port, words.TCP)
-        if found is not None:
-            who = found.process or "a process of another user"
-            pid = f" (pid {found.pid})" if found.pid else ""
+        socket = listeners.is_listening(port, validators.TCP)
+        if socket is not None:
+            process = socket.process or "a process of another user"
+            pid = f" (pid {socket.pid})" if socket.pid else ""
             raise PortTaken(
-                f"Port {port} is in use: {who}{pid} listens on {found.address}. If it is another Portal, open it; "
+                f"Port {port} is in use: {process}{pid} listens on {socket.address}. If it is another Portal, open it; "
                 f"otherwise serve on another port: PORTAL_PORT={port + 1} make up."
             )
 
-    def _refuse_foreign(self, host: str, port: int) -> None:
-        """An address that is not this machine's, before a web server tries it again and again."""
+    def _refuse_foreign_address(self, host: str, port: int) -> None:
+        """Refuse an address that this machine does not have, to which gunicorn would try to bind again and again."""
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, protocol) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind(address)
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(address)
         except OSError as error:
             raise InvalidValue(
                 f"Portal cannot serve on {host}:{port} ({error.strerror or error}): set PORTAL_HOST to an address of "
@@ -88,20 +90,21 @@ class Command(PortCommand):
             ) from None
 
     def _first_admin(self) -> None:
-        password = access.make_first_admin(settings.PORTAL_ADMIN_PASSWORD)
+        password = create_first_admin(settings.PORTAL_ADMIN_PASSWORD)
         if password is None:
             return
         if settings.PORTAL_ADMIN_PASSWORD:
-            self.say("Made the user admin with the password of PORTAL_ADMIN_PASSWORD.")
+            self.say("Created the user admin with the password in PORTAL_ADMIN_PASSWORD.")
         else:
             self.say(
-                f"Made the user admin with the password {password}   (shown this once: change it after logging in)"
+                f"Created the user admin with the password {password}   (shown only once: change it after logging in)"
             )
 
-    def _compare_own_port(self, port: int) -> None:
-        """Portal is a service like any other: say so when the registry gives it another port than it serves on."""
-        registered = self.ports.own_port()
+    def _warn_of_own_port(self, port: int) -> None:
+        """Warn if the registry assigns another port to Portal than the one it serves on."""
+        registered = own_port()
         if registered is not None and registered != port:
             self.say(
-                f"The registry gives {OWN_PROJECT}/{OWN_SERVICE} port {registered}, and this Portal serves on {port}."
+                f"The registry assigns port {registered} to {OWN_PROJECT}/{OWN_SERVICE}, but this Portal serves on "
+                f"{port}."
             )
