@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager, allocations, projects, tokens
 from allocations.ports.db_errors import port_error_for
 from allocations.ports.explain import explain
+from tests import make
 from tests.make import FIRST, broken_invariants
 from tests.users import client_with_role
 from tests.views.helpers import text
@@ -289,3 +291,29 @@ def test_agent_cannot_rename_the_service_of_a_request(ports: PortManager) -> Non
         if PortAllocation.objects.pending().exists():
             allocations.approve_request(ports.context, request.pk)
     assert allocations.update_by_id(ports.context, request.pk, service_name="other").service_name == "other"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_concurrent_calls_of_one_token_do_not_exceed_its_quota() -> None:
+    ports = make.manager()
+    make.port_range("shop", FIRST, 10)
+    projects.update(ports.context, "shop", agent_quota=1)
+    agent = create_agent(ports)
+    outcomes: list[object] = []
+
+    def allocate_second() -> None:
+        try:
+            outcomes.append(agent.allocate("shop", "second"))
+        except errors.QuotaReached as error:
+            outcomes.append(error)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        agent.allocate("shop", "first")
+        thread = threading.Thread(target=allocate_second)
+        thread.start()
+        thread.join(1)
+        assert outcomes == [], "the second call waits until the first has ended"
+    thread.join(30)
+    assert [type(outcome) for outcome in outcomes] == [errors.QuotaReached]
