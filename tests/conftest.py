@@ -152,7 +152,7 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests one after another that open real sockets on the same few ports or read all sockets of the machine."""
     for item in items:
-        if item.path.parent.name in {"views", "browser"} or item.path.stem in {"test_commands", "test_import_ports"}:
+        if item.path.parent.name in {"views", "browser"} or item.path.stem in {"test_commands", "test_imports"}:
             item.add_marker(pytest.mark.xdist_group("sockets"))
 
 

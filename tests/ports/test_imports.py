@@ -6,16 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from allocations.importers import parse
 from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager, projects
 from allocations.ports.imports import ImportReport, import_rows
 from allocations.ports.seed import seed
-from tests.test_commands import run
+from tests.commands import run
 
 pytestmark = pytest.mark.django_db
-DATA = Path(__file__).parent / "data" / "import"
+DATA = settings.BASE_DIR / "tests" / "data" / "import"
 
 
 @pytest.fixture

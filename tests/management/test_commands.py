@@ -1,6 +1,5 @@
-"""The commands: what they print, on which stream, and their exit status. test_ports.py tests the operations."""
+"""The commands: what they print, on which stream, and their exit status. tests/ports/ tests the operations."""
 
-import io
 import json
 import os
 import socket
@@ -12,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.core.management import get_commands, load_command_class
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager, allocations, projects, reservations
 from allocations.ports.seed import exclusive_setup
 from portal.embedded.server import Server
+from tests.commands import run
 
 pytestmark = pytest.mark.django_db
 FIRST_UNUSED = 20990
@@ -28,20 +28,6 @@ def ports() -> PortManager:
     manager = PortManager(actor="test")
     projects.add(manager.context, "shop", size=20, start_port=20500)
     return manager
-
-
-def run(*words: str) -> tuple[str, str, int]:
-    """Run a command, and return its standard output, its standard error and its exit status."""
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        call_command(*words, stdout=out, stderr=err)
-        status = 0
-    except CommandError as error:
-        err.write(str(error))
-        status = error.returncode
-    except SystemExit as system_exit:
-        status = int(system_exit.code or 0)
-    return out.getvalue(), err.getvalue(), status
 
 
 @pytest.fixture

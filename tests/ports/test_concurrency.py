@@ -35,7 +35,7 @@ def race(jobs_of_each: list[list[Job]], *, threads: int = 1, locked_table: str =
     """
     racers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.racer"],
+            [sys.executable, "-m", "tests.ports.racer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -229,7 +229,7 @@ def test_allocation_of_the_last_port_waits_for_a_possible_rollback() -> None:
             row = PortRange.objects.get()
             cursor.execute("SELECT allocate_port(%s, %s, 'first', '')", [row.project_id, row.pk])
             with subprocess.Popen(
-                [sys.executable, "-m", "tests.racer"],
+                [sys.executable, "-m", "tests.ports.racer"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

@@ -151,7 +151,7 @@ def test_comments_in_the_env_file(checkout: Path) -> None:
 
 
 def test_the_production_settings_of_the_documentation_start_as_pasted(checkout: Path) -> None:
-    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text()
+    page = (settings.BASE_DIR / "docs" / "operations.md").read_text()
     pasted = page.split("`/srv/portal/.env`, mode 0600:\n\n```ini\n", 1)[1].split("```", 1)[0]
     (checkout / ".env").write_text(pasted.replace("PORTAL_SECRET_KEY=…", f"PORTAL_SECRET_KEY={'random-key' * 6}"))
 

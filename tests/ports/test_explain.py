@@ -13,7 +13,7 @@ from allocations.models import Project
 from allocations.ports import PortManager, projects
 from allocations.ports.explain import Explanation, explain
 from tests import make
-from tests.test_audit import process
+from tests.processes import process
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -20,38 +16,16 @@ from allocations.ports import PortManager, allocations, audits
 from allocations.ports.explain import explain
 from allocations.ports.queries import visible_project_names
 from tests import make
+from tests.processes import process
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
-SERVE = """
-import socket, sys
-family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
-s = socket.create_server((sys.argv[2], int(sys.argv[1])), family=family)
-print("up", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def ports() -> PortManager:
     make.port_range("shop", FIRST, 20)
     return make.manager()
-
-
-@contextmanager
-def process(port: int, address: str = "127.0.0.1", **environment: str) -> Iterator[int]:
-    """Run a separate process that listens on a port, and provide its pid."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(port), address],
-        env=os.environ | environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "up\n"
-        yield child.pid
-        child.communicate("")
 
 
 def verdicts(manager: PortManager, **how: str) -> dict[str, tuple[str, str]]:

@@ -44,7 +44,7 @@ pytestmark = [
     pytest.mark.skipif(not settings.EMBEDDED_DATABASE, reason="the dump is of the embedded PostgreSQL"),
 ]
 
-DUMP = Path(__file__).parent / "data" / "portal-1f39b2f.dump.gz"
+DUMP = Path(__file__).parent.parent / "data" / "portal-1f39b2f.dump.gz"
 OLD = (
     *("0001_registry", "0002_guards", "0003_functions", "0004_roles", "0005_access", "0006_keys", "0007_agents"),
     *("0008_one_name_a_host", "0009_canonical_hosts", "0010_last_admin"),

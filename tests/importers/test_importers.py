@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from allocations import importers
 from allocations.importers import FORMATS, UnreadableInputError, parse, positions, read_source
 
-DATA = Path(__file__).parent / "data" / "import"
+DATA = Path(__file__).parent.parent / "data" / "import"
 Services = set[tuple[int | None, str, str]]
 
 

@@ -1,4 +1,4 @@
-"""Run one process of a race: `python -m tests.racer`, with its jobs as JSON on standard input.
+"""Run one process of a race: `python -m tests.ports.racer`, with its jobs as JSON on standard input.
 
 The process prints `ready` when each of its threads is connected, waits for a line, runs its jobs and prints one JSON
 object for each. See test_concurrency.py.
