@@ -16,8 +16,11 @@ from django.db import connection
 from django.db.backends.utils import CursorWrapper
 from django.test import Client, TransactionTestCase
 
+from allocations.models import PortAllocation, PortRange
+from allocations.ports import PortManager
 from portal import home
 from portal.embedded.server import Server
+from tests import make
 from tests.system_postgres import programs, system_postgres
 from tests.tools import skip_or_fail
 from tests.users import client_with_role
@@ -148,12 +151,33 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests one after another that open real sockets on the same few ports or read all sockets of the machine."""
-    for item in items:
-        if item.path.parent.name in {"views", "browser"} or item.path.stem in {"test_commands", "test_imports"}:
-            item.add_marker(pytest.mark.xdist_group("sockets"))
+# A registry with one project or two.
+
+
+@pytest.fixture
+def ports(db: None) -> PortManager:
+    """Create the project shop, with the 20 ports from make.FIRST, and return a manager that may do everything."""
+    make.port_range("shop", make.FIRST, 20)
+    return make.manager()
+
+
+@pytest.fixture
+def bank(db: None) -> PortRange:
+    """Create the project bank, with the 20 ports from make.BANK."""
+    return make.port_range("bank", make.BANK, 20)
+
+
+@pytest.fixture
+def web(ports: PortManager) -> PortAllocation:
+    """Allocate the first port of shop to a service."""
+    return ports.allocate("shop", "web", service_type="http", description="The shop")
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Listen on the second port of shop."""
+    with socket.create_server(("127.0.0.1", make.FIRST + 1)) as server:
+        yield server
 
 
 # Logged-in clients, one for each role.

@@ -12,6 +12,7 @@ from allocations.ports import PortManager, projects
 # The first port that tests use. No developer's service should listen here, because the allocator skips listeners. Tests
 # open real sockets, so each parallel test process has a thousand ports of its own.
 FIRST = 21000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+BANK = FIRST + 100  # the first port of the project bank
 
 
 def manager(actor: str = "test") -> PortManager:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -28,6 +27,7 @@ from allocations.models import Event, PortAllocation, Project
 from allocations.ports import Context, PortManager, allocations, ranges, tokens
 from tests import make
 from tests.loops import in_a_thread_beside
+from tests.users import client_with_role
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
@@ -116,11 +116,7 @@ class Command:
 
 
 def admin_client() -> Client:
-    user = User.objects.create_user("ann", password="x", is_staff=True)
-    user.groups.add(Group.objects.get(name="admin"))
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_with_role("admin", name="ann", is_staff=True)
 
 
 class Page:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import socket
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from allocations.models import PortAllocation
 from allocations.ports import PortManager, allocations, projects, tokens
 from tests.make import FIRST
+from tests.users import client_with_role
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def ports() -> PortManager:
-    manager = PortManager(actor="test")
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.add(manager.context, "bank", size=10, start_port=FIRST + 100)
-    return manager
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bank")]
 
 
 def scrape(ports: PortManager, role: str = "scraper", *projects: str) -> dict[tuple[str, ...], float]:
@@ -95,11 +87,7 @@ def test_who_may_scrape(ports: PortManager, role: str, status: int) -> None:
 def test_other_callers_are_refused(ports: PortManager) -> None:
     assert Client().get("/metrics").status_code == 401
     assert Client(headers={"Authorization": "Bearer x"}).get("/metrics").status_code == 401
-    user = User.objects.create_user("anna")
-    user.groups.set(Group.objects.filter(name="viewer"))
-    client = Client()
-    client.force_login(user)
-    assert client.get("/metrics").status_code == 403
+    assert client_with_role("viewer").get("/metrics").status_code == 403
 
 
 def test_number_of_queries_does_not_grow(ports: PortManager, django_assert_max_num_queries: object) -> None:

@@ -15,16 +15,17 @@ from uuid import uuid4
 import pytest
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.admin import site
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from allocations.api.docs import description
-from allocations.models import Audit, Event, Listener, PortAllocation, Project, Token, UserLimit
+from allocations.models import Audit, Event, Listener, PortAllocation, PortRange, Token
 from allocations.ports import PortManager, projects, tokens
 from tests.loops import in_a_thread_beside
 from tests.make import FIRST
+from tests.users import client_with_role, superuser, user_with_role
 
 pytestmark = pytest.mark.django_db
 
@@ -145,13 +146,11 @@ STAFF = ["viewer", "operator", "admin"]
 
 
 @pytest.fixture
-def ports() -> PortManager:
-    User.objects.create_superuser("root")  # Portal requires an admin who is not limited
-    manager = PortManager(actor="test")
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.add(manager.context, "bank", size=20, start_port=FIRST + 100, description=SECRET)
-    manager.allocate("shop", "web")
-    return manager
+def ports(ports: PortManager, bank: PortRange, web: PortAllocation) -> PortManager:
+    """Return the shared manager, after adding an admin who is not limited, whom Portal requires, and a secret."""
+    superuser()
+    projects.update(ports.context, "bank", description=SECRET)
+    return ports
 
 
 @pytest.fixture
@@ -193,13 +192,8 @@ def client_of(text: str) -> Client:
 
 def member(role: str, *, staff: bool = False, limited: bool = False) -> Client:
     """Return the client of a user with a role, optionally limited to shop."""
-    user = User.objects.create_user(f"a-{role}-{staff}-{limited}", is_staff=staff)
-    user.groups.set(Group.objects.filter(name=role))
-    if limited:
-        UserLimit.objects.create(user=user).projects.set(Project.objects.filter(name="shop"))
-    client = Client()
-    client.force_login(user)
-    return client
+    name = f"a-{role}-{staff}-{limited}"
+    return client_with_role(role, name=name, is_staff=staff, limited_to=["shop"] if limited else None)
 
 
 def page_address(route: str, allocation: PortAllocation) -> str:
@@ -328,10 +322,7 @@ def test_pages_require_a_role(route: str, ports: PortManager, vault: PortAllocat
         return
     least = ROLES.index(PAGES[route])
     for role in ["", *ROLES[1:least]]:
-        user = User.objects.create_user(f"a-{role}")
-        user.groups.set(Group.objects.filter(name=role))
-        client = Client()
-        client.force_login(user)
+        client = client_with_role(role, name=f"a-{role}")
         if not (route == "api/openapi.json" or route == "api/docs"):
             assert {client.get(address).status_code, client.post(address).status_code} <= {403, 405}, role
 
@@ -487,7 +478,7 @@ def bank_rows(ports: PortManager, vault: PortAllocation) -> dict[str, Any]:
             **elsewhere, port=FIRST + 105, address="192.0.2.1", process=SECRET
         ),
         "auth/group": Group.objects.get(name="admin"),
-        "auth/user": User.objects.create_user("carla"),
+        "auth/user": user_with_role(name="carla"),
         "axes/accessattempt": AccessAttempt.objects.create(**login, failures_since_start=1),
         "axes/accesslog": AccessLog.objects.create(**login),
         "axes/accessfailurelog": AccessFailureLog.objects.create(**login),
@@ -613,10 +604,6 @@ def test_autocomplete_hides_other_projects(bank_rows: dict[str, Any]) -> None:
 
 
 def test_a_limit_to_no_projects_hides_every_project(ports: PortManager, vault: PortAllocation) -> None:
-    user = User.objects.create_user("anna")
-    user.groups.set(Group.objects.filter(name="admin"))
-    UserLimit.objects.create(user=user)
-    client = Client()
-    client.force_login(user)
+    client = client_with_role("admin", limited_to=[])
     assert client.get("/api/ports").json()["items"] == []
     assert SECRET not in client.get("/").content.decode()

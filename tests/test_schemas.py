@@ -15,7 +15,6 @@ from allocations.audit import AuditReport, Finding
 from allocations.models import Event, PortAllocation, PortHealthCheck
 from allocations.ports import PortManager, audits, explain, imports, projects, queries, ranges
 from allocations.schemas import Output
-from tests import make
 from tests.make import FIRST
 from tests.output_schemas import deviations, strict
 
@@ -84,11 +83,6 @@ def check(value: Output) -> dict[str, Any]:
 
 @pytest.mark.django_db
 class TestValues:
-    @pytest.fixture
-    def ports(self) -> PortManager:
-        make.port_range()
-        return make.manager()
-
     @pytest.fixture
     def web(self, ports: PortManager) -> PortAllocation:
         details = {"service_type": "web", "description": "The shop", "owner": "team-web"}

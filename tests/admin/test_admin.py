@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -15,10 +14,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from allocations.allocation_spec import DETAILS
-from allocations.models import Event, PortAllocation, PortRange, Project, UserLimit
+from allocations.models import Event, PortAllocation, PortRange, Project
 from allocations.ports import allocations, ranges, tokens
 from tests import make
-from tests.users import client_with_role
+from tests.users import client_of, client_with_role, superuser, user_with_role
 
 pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
@@ -273,10 +272,9 @@ class TestRights:
         ports = make.manager()
         ports.allocate("shop", "api")
         ports.allocate("secret", "vault")
-        User.objects.create_superuser("root")
-        limited = client_with_role("admin", is_staff=True)
-        UserLimit.objects.create(user=User.objects.get(username="admin")).projects.set([shop.project_id])
-        User.objects.create_user("carla")
+        superuser()
+        limited = client_with_role("admin", is_staff=True, limited_to=["shop"])
+        user_with_role(name="carla")
         assert "carla" not in limited.get(address("token", "add")).content.decode()
         choices = f"{reverse('admin:autocomplete')}?app_label=allocations&model_name=portallocation&field_name=project"
         for page in (address("portallocation"), address("token", "add"), f"{choices}&term="):
@@ -329,8 +327,7 @@ def test_a_search_ignores_nul_characters(admin: Client, shop: PortRange) -> None
 
 def test_an_existing_token_can_be_viewed(shop: PortRange) -> None:
     token, _ = tokens.create(make.manager().context, "deploy", role="operator", projects=["shop"])
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
+    client = client_of(superuser())
     response = client.get(address("token", "change", token.pk))
     assert response.status_code == 200
     assert "deploy" in response.content.decode()

@@ -12,23 +12,15 @@ from django.test import Client
 from django.urls import Resolver404, resolve
 
 from allocations.api.docs import description
-from allocations.models import PortAllocation
-from allocations.ports import PortManager, projects, tokens
-from tests.make import FIRST
+from allocations.models import PortAllocation, PortRange
+from allocations.ports import PortManager, tokens
 from tests.output_schemas import deviations, strict
 
 
 @pytest.fixture
-def ports() -> PortManager:
-    manager = PortManager(actor="test")
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.add(manager.context, "bank", size=20, start_port=FIRST + 100)
-    return manager
-
-
-@pytest.fixture
-def web(ports: PortManager) -> PortAllocation:
-    return ports.allocate("shop", "web", service_type="http")
+def ports(ports: PortManager, bank: PortRange) -> PortManager:
+    """Return the shared manager, after adding the project bank."""
+    return ports
 
 
 @pytest.fixture

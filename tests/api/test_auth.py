@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.test import Client
 
 from allocations.models import PortAllocation
 from allocations.ports import PortManager, tokens
 from tests.make import FIRST
+from tests.users import user_with_role
 
 from .conftest import ApiClient
 
@@ -67,10 +67,8 @@ def test_reading_requires_a_login(anybody: ApiClient, web: PortAllocation) -> No
 class TestSessions:
     @pytest.fixture
     def browser_client(self, ports: PortManager) -> Client:
-        user = User.objects.create_user("anna")
-        user.groups.set(Group.objects.filter(name="operator"))
         client = Client(enforce_csrf_checks=True)
-        client.force_login(user)
+        client.force_login(user_with_role("operator"))
         return client
 
     def test_reading_is_allowed(self, browser_client: Client) -> None:

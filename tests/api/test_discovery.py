@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from allocations.models import PortAllocation
-from tests.make import FIRST
+from tests.make import BANK, FIRST
 
 from .conftest import ApiClient
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 def test_targets_of_prometheus(viewer: ApiClient, web: PortAllocation, vault: PortAllocation) -> None:
     groups = viewer("GET", "/api/discovery/prometheus").json()
-    assert [g["targets"] for g in groups] == [[f"localhost:{FIRST}"], [f"localhost:{FIRST + 100}"]]
+    assert [g["targets"] for g in groups] == [[f"localhost:{FIRST}"], [f"localhost:{BANK}"]]
     assert groups[0]["labels"]["__meta_portal_service"] == "web"
 
 
@@ -23,5 +23,5 @@ def test_configuration_of_traefik(viewer: ApiClient, web: PortAllocation, vault:
     (name,) = configuration["routers"]
     assert configuration["routers"][name] == {"rule": "Host(`vault.example.com`)", "service": name}
     servers = configuration["services"][name]["loadBalancer"]["servers"]
-    assert servers == [{"url": f"http://localhost:{FIRST + 100}"}]
+    assert servers == [{"url": f"http://localhost:{BANK}"}]
     assert viewer("GET", "/api/discovery/traefik?project=shop").json() == {}

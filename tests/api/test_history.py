@@ -19,7 +19,7 @@ def test_events_of_a_project_and_of_an_allocation(viewer: ApiClient, operator: A
     operator("PATCH", f"/api/ports/{web.pk}", {"description": "x"})
     newest = viewer("GET", "/api/events?project=shop&limit=1").json()["items"][0]
     assert (newest["actor"], newest["source"], newest["verb"]) == ("operator", "api", "updated")
-    assert newest["changes"] == {"description": ["", "x"]}
+    assert newest["changes"] == {"description": ["The shop", "x"]}
     events = viewer("GET", f"/api/events?subject={web.pk}").json()["items"]
     assert [e["verb"] for e in events] == ["updated", "allocated"]
 

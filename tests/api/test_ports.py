@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from allocations.models import Audit, PortAllocation
 from allocations.ports import PortManager
-from tests.make import FIRST
+from tests.make import BANK, FIRST
 
 from .conftest import ApiClient
 
@@ -104,7 +104,7 @@ def test_the_list_can_be_filtered(viewer: ApiClient, ports: PortManager, vault: 
     assert [a["port"] for a in viewer("GET", "/api/ports").json()["items"]] == [
         *(FIRST + n for n in range(5)),
         FIRST + 15,
-        FIRST + 100,
+        BANK,
     ]
 
 
@@ -138,7 +138,7 @@ def test_audit_reports_conflicts_and_unallocated_listeners(
     assert answer.json() == {
         "success": True,
         "summary": {"allocated": 2, "inUse": 1, "notRunning": 1, "healthPercentage": 50},
-        "conflicts": [{"port": FIRST + 100, "expected": "bank/vault", "actual": "not running"}],
+        "conflicts": [{"port": BANK, "expected": "bank/vault", "actual": "not running"}],
         "unallocated": [
             {
                 "port": FIRST + 9,

@@ -22,12 +22,6 @@ pytestmark = pytest.mark.django_db
 FIRST = make.FIRST
 
 
-@pytest.fixture
-def ports() -> PortManager:
-    make.port_range("shop", FIRST, 20)
-    return make.manager()
-
-
 def verdicts(manager: PortManager, **how: str) -> dict[str, tuple[str, str]]:
     return {f.allocation.label: (f.status, f.reason) for f in manager.audit(**how).findings}
 

@@ -18,30 +18,14 @@ from allocations import errors
 from allocations.auth.lookup import caller_for_token, caller_for_user
 from allocations.auth.roles import Role
 from allocations.auth.tokens import Secret, parse
-from allocations.models import Project, Token, UserLimit
+from allocations.models import Token, UserLimit
 from allocations.ports import PortManager, projects, tokens
 from allocations.ports.db_errors import port_error_for
 from allocations.ports.operations import Context
-from tests.make import FIRST
+from tests.users import client_of, superuser, user_with_role
 from tests.views.helpers import text
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def ports() -> PortManager:
-    manager = PortManager(actor="test")
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.add(manager.context, "bank", size=20, start_port=FIRST + 100)
-    return manager
-
-
-def person(role: str = "operator", *, limited_to: list[Any] | None = None) -> User:
-    user = User.objects.create_user(f"a-{role}", password="correct-horse-1")
-    user.groups.set(Group.objects.filter(name=role))
-    if limited_to is not None:
-        UserLimit.objects.create(user=user).projects.set(limited_to)
-    return user
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bank")]
 
 
 def manager_of(user: User) -> PortManager:
@@ -83,7 +67,7 @@ def test_deleting_a_project_does_not_lift_the_limit(ports: PortManager) -> None:
 
 
 def test_a_token_can_do_no_more_than_its_user(ports: PortManager) -> None:
-    user = person("operator")
+    user = user_with_role("operator")
     _, secret = tokens.create(manager_of(user).context, "deploy", role="operator")
     assert caller_for_token(secret).role is Role.OPERATOR  # type: ignore[union-attr]
     user.groups.set(Group.objects.filter(name="viewer"))
@@ -99,11 +83,11 @@ def test_a_token_can_do_no_more_than_its_user(ports: PortManager) -> None:
 )
 def test_a_token_cannot_outrank_its_creator(ports: PortManager, role: str, requested: str) -> None:
     with pytest.raises(errors.NotPermitted):
-        tokens.create(manager_of(person(role)).context, "more", role=requested)
+        tokens.create(manager_of(user_with_role(role)).context, "more", role=requested)
 
 
 def test_operators_cannot_create_tokens_for_other_users_or_hidden_projects(ports: PortManager) -> None:
-    user = person("operator", limited_to=[])
+    user = user_with_role("operator", limited_to=[])
     with pytest.raises(errors.UnknownProject):
         tokens.create(manager_of(user).context, "more", projects=["bank"])
     with pytest.raises(errors.NotPermitted):
@@ -112,9 +96,8 @@ def test_operators_cannot_create_tokens_for_other_users_or_hidden_projects(ports
 
 def test_limited_admins_create_tokens_only_for_themselves(ports: PortManager) -> None:
     """A token of another user may see more projects than the limited admin."""
-    other = User.objects.create_user("other")
-    other.groups.set(Group.objects.filter(name="admin"))
-    limited = manager_of(person("admin", limited_to=[Project.objects.get(name="shop")]))
+    other = user_with_role("admin", name="other")
+    limited = manager_of(user_with_role("admin", limited_to=["shop"]))
     with pytest.raises(errors.NotPermitted, match="make tokens only for yourself"):
         tokens.create(limited.context, "more", role="viewer", user=other.pk)
     assert tokens.create(limited.context, "mine", role="viewer")[0].user_id == limited.context.caller.user
@@ -152,8 +135,8 @@ def test_revoked_and_expired_tokens_are_invalid(ports: PortManager) -> None:
 def test_only_admins_revoke_tokens_of_other_users(ports: PortManager) -> None:
     token, _ = tokens.create(ports.context, "deploy")
     with pytest.raises(errors.UnknownToken):
-        tokens.revoke(manager_of(person("operator")).context, token.pk)
-    tokens.revoke(manager_of(person("admin")).context, token.pk)
+        tokens.revoke(manager_of(user_with_role("operator")).context, token.pk)
+    tokens.revoke(manager_of(user_with_role("admin")).context, token.pk)
 
 
 def test_the_last_use_is_recorded_once_a_minute(ports: PortManager, django_assert_num_queries: Any) -> None:
@@ -239,14 +222,14 @@ class TestLastAdmin:
         ],
     )
     def test_the_last_admin_cannot_be_removed(self, removal: str) -> None:
-        person("admin")
+        user_with_role("admin")
         with connection.cursor() as cursor:  # TRUNCATE refuses a table with pending deferred triggers
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
         assert violated_constraint(removal) == "auth_user_last_admin"
 
     def test_a_limited_admin_does_not_count(self) -> None:
-        limited = person("admin")
-        User.objects.create_superuser("root")
+        limited = user_with_role("admin")
+        superuser()
         UserLimit.objects.create(user=limited)
         assert (
             violated_constraint("UPDATE auth_user SET is_superuser = false WHERE username = 'root'")
@@ -254,19 +237,19 @@ class TestLastAdmin:
         )
 
     def test_the_last_superuser_cannot_be_removed(self) -> None:
-        User.objects.create_superuser("root")
+        superuser()
         assert violated_constraint("UPDATE auth_user SET is_superuser = false") == "auth_user_last_admin"
 
     def test_one_of_two_admins_can_be_removed(self) -> None:
-        person("admin")
-        User.objects.create_superuser("root")
+        user_with_role("admin")
+        superuser()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE auth_user SET is_superuser = false WHERE username = 'root'")
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     @pytest.mark.django_db(transaction=True)
     def test_the_django_admin_shows_the_refusal(self) -> None:
-        root = User.objects.create_superuser("root", password="correct-horse-1")
+        root = superuser()
         client = Client()
         client.force_login(root)
         answer = client.post(f"/admin/auth/user/{root.pk}/delete/", {"post": "yes"}, follow=True)
@@ -275,8 +258,7 @@ class TestLastAdmin:
 
 
 def test_the_django_admin_shows_a_new_token_once(ports: PortManager) -> None:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
+    client = client_of(superuser())
     fields = {"name": "deploy", "role": "viewer", "projects": [], "expires_at": "30d"}
     response = client.post("/admin/allocations/token/add/", fields)
     (secret,) = set(re.findall(r"ptl_\w{8}_\w{46}", response.content.decode()))

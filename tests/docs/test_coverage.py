@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import find_commands, get_commands, load_command_class
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -24,6 +23,7 @@ from allocations.models import Health, Mode, Status
 from portal.environment import VARIABLES
 from tests import make
 from tests.loops import in_a_loop_of_its_own
+from tests.users import client_of, superuser
 
 from .pages import (
     AGENTS,
@@ -225,8 +225,7 @@ def test_every_page_in_the_tables_exists() -> None:
 @pytest.mark.django_db
 def test_every_page_that_one_can_look_at_is_in_the_tables() -> None:
     """By the URL map: what is no form or button of another page, nor of the login, has its row."""
-    admin = Client()
-    admin.force_login(User.objects.create_superuser("admin"))
+    admin = client_of(superuser())
     pages = {r for r in ROUTES if not is_below_another(r) and not is_of_the_login(r) and not is_a_button(r, admin)}
     assert {as_written(route) for route in pages} - documented_pages() == set()
 
@@ -337,8 +336,7 @@ def test_every_metric_has_a_row_and_every_row_a_metric() -> None:
     make.allocation()
     make.manager().audit(hostname="localhost")
     make.manager().audit()
-    admin = Client()
-    admin.force_login(User.objects.create_superuser("admin"))
+    admin = client_of(superuser())
     families = text_string_to_metric_families(admin.get("/metrics").content.decode())
     rows = [name for name in first_cells(OPERATIONS, "Prometheus") if name.startswith("portal_")]
     assert sorted(rows) == sorted(family.name for family in families)

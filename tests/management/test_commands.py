@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,27 +13,14 @@ from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
-from allocations.ports import PortManager, allocations, projects, reservations
+from allocations.ports import PortManager, allocations, reservations
 from allocations.ports.seed import exclusive_setup
 from portal.embedded.server import Server
 from tests.commands import run
+from tests.make import FIRST
 
 pytestmark = pytest.mark.django_db
-FIRST_UNUSED = 20990
-
-
-@pytest.fixture
-def ports() -> PortManager:
-    manager = PortManager(actor="test")
-    projects.add(manager.context, "shop", size=20, start_port=20500)
-    return manager
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """Listen on the second port of shop."""
-    with socket.create_server(("127.0.0.1", 20501)) as server:
-        yield server
+FIRST_UNUSED = FIRST + 490
 
 
 @pytest.fixture
@@ -65,33 +51,33 @@ def test_help_text_ends_with_a_full_stop(name: str) -> None:
 
 class TestAllocate:
     def test_prints_only_the_port_number(self, ports: PortManager) -> None:
-        assert run("allocate", "shop", "api") == ("20500\n", "", 0)
+        assert run("allocate", "shop", "api") == (f"{FIRST}\n", "", 0)
 
     def test_repeating_returns_the_same_port(self, ports: PortManager) -> None:
         run("allocate", "shop", "api")
-        assert run("allocate", "shop", "api")[0] == "20500\n"
+        assert run("allocate", "shop", "api")[0] == f"{FIRST}\n"
 
     def test_warns_about_options_that_change_nothing(self, ports: PortManager) -> None:
         run("allocate", "shop", "api", "--type", "api")
         out, err, status = run("allocate", "shop", "api", "--type", "web", "--description", "Shop")
-        assert (out, status) == ("20500\n", 0)
-        assert "shop/api already holds 20500/tcp" in err
+        assert (out, status) == (f"{FIRST}\n", 0)
+        assert f"shop/api already holds {FIRST}/tcp" in err
         assert "--type and --description changed nothing" in err
         assert run("allocate", "shop", "api", "--type", "api")[1] == ""
 
     def test_warns_when_nothing_is_listening_on_the_adopted_port(
         self, ports: PortManager, listener: socket.socket
     ) -> None:
-        assert run("allocate", "shop", "api", "--port", "20501", "--adopt") == ("20501\n", "", 0)
-        out, err, _ = run("allocate", "shop", "web", "--port", "20502", "--adopt")
-        assert (out, "Nothing listens on 20502/tcp now" in err) == ("20502\n", True)
+        assert run("allocate", "shop", "api", "--port", str(FIRST + 1), "--adopt") == (f"{FIRST + 1}\n", "", 0)
+        out, err, _ = run("allocate", "shop", "web", "--port", str(FIRST + 2), "--adopt")
+        assert (out, f"Nothing listens on {FIRST + 2}/tcp now" in err) == (f"{FIRST + 2}\n", True)
 
     def test_new_allocates_another_port(self, ports: PortManager) -> None:
         run("allocate", "shop", "api")
-        assert run("allocate", "shop", "api", "--new")[0] == "20501\n"
+        assert run("allocate", "shop", "api", "--new")[0] == f"{FIRST + 1}\n"
 
     def test_count_allocates_that_many_new_ports(self, ports: PortManager) -> None:
-        assert run("allocate", "shop", "api", "--count", "3")[0] == "20500\n20501\n20502\n"
+        assert run("allocate", "shop", "api", "--count", "3")[0] == f"{FIRST}\n{FIRST + 1}\n{FIRST + 2}\n"
 
     def test_count_allocates_all_or_nothing(self, ports: PortManager) -> None:
         out, err, status = run("allocate", "shop", "api", "--count", "21")
@@ -100,7 +86,7 @@ class TestAllocate:
         assert not PortAllocation.objects.exists()
 
     def test_port_allocates_exactly_that_port(self, ports: PortManager) -> None:
-        assert run("allocate", "shop", "api", "--port", "20510")[0] == "20510\n"
+        assert run("allocate", "shop", "api", "--port", str(FIRST + 10))[0] == f"{FIRST + 10}\n"
 
     def test_every_option_is_stored(self, ports: PortManager) -> None:
         run(
@@ -118,16 +104,16 @@ class TestAllocate:
 
     def test_json_prints_the_whole_allocation(self, ports: PortManager) -> None:
         allocation = json.loads(run("allocate", "shop", "api", "--json")[0])
-        assert (allocation["project"], allocation["service"], allocation["port"]) == ("shop", "api", 20500)
+        assert (allocation["project"], allocation["service"], allocation["port"]) == ("shop", "api", FIRST)
 
     def test_skips_the_port_of_an_unallocated_listener(self, ports: PortManager, listener: socket.socket) -> None:
-        assert run("allocate", "shop", "api", "--count", "2")[0] == "20500\n20502\n"
+        assert run("allocate", "shop", "api", "--count", "2")[0] == f"{FIRST}\n{FIRST + 2}\n"
 
     def test_adopt_allocates_the_port_of_a_listener(self, ports: PortManager, listener: socket.socket) -> None:
-        refusal = run("allocate", "shop", "api", "--port", "20501")
+        refusal = run("allocate", "shop", "api", "--port", str(FIRST + 1))
         assert refusal[2] == 1
         assert "adopt" in refusal[1]
-        assert run("allocate", "shop", "api", "--port", "20501", "--adopt")[0] == "20501\n"
+        assert run("allocate", "shop", "api", "--port", str(FIRST + 1), "--adopt")[0] == f"{FIRST + 1}\n"
 
     @pytest.mark.parametrize(
         ("words", "sentence"),
@@ -139,7 +125,7 @@ class TestAllocate:
             (("shop", "api", "--port", "1_000"), "not a whole number"),
             (("shop", "api", "--port", "99"), "lies outside the ranges of shop"),
             (("shop", "api", "--count", "0"), "from 1 to 500"),
-            (("shop", "api", "--count", "2", "--port", "20500"), "exclude each other"),
+            (("shop", "api", "--count", "2", "--port", str(FIRST)), "exclude each other"),
             (("shop", "api", "--adopt"), "--adopt needs --port"),
             (("shop", "api", "--range", "nowhere"), "There is no range nowhere"),
             (("shop", "api", "--host", "127.1"), "is not valid"),
@@ -164,44 +150,44 @@ class TestAllocate:
 
 class TestReserve:
     def test_reserves_a_port(self, ports: PortManager) -> None:
-        out, _, status = run("reserve", "shop", "20505", "--note", "phase 2")
-        assert (out, status) == ("Reserved 20505 for shop.\n", 0)
+        out, _, status = run("reserve", "shop", str(FIRST + 5), "--note", "phase 2")
+        assert (out, status) == (f"Reserved {FIRST + 5} for shop.\n", 0)
         assert PortAllocation.objects.get().description == "phase 2"
 
     def test_reserves_a_block_with_an_expiry(self, ports: PortManager) -> None:
-        out, _, status = run("reserve", "shop", "20505-20507", "--expires", "7d")
+        out, _, status = run("reserve", "shop", f"{FIRST + 5}-{FIRST + 7}", "--expires", "7d")
         assert status == 0
-        assert out.startswith("Reserved 20505-20507 for shop until ")
+        assert out.startswith(f"Reserved {FIRST + 5}-{FIRST + 7} for shop until ")
         assert PortAllocation.objects.filter(expires_at__isnull=False).count() == 3
 
     def test_reserves_the_whole_block_or_nothing(self, ports: PortManager) -> None:
-        run("allocate", "shop", "api", "--port", "20507")
-        _, err, status = run("reserve", "shop", "20505-20508")
+        run("allocate", "shop", "api", "--port", str(FIRST + 7))
+        _, err, status = run("reserve", "shop", f"{FIRST + 5}-{FIRST + 8}")
         assert status == 1
         assert "held by shop/api" in err
         assert PortAllocation.objects.count() == 1
 
     @pytest.mark.parametrize("expires", ["yesterday", "2020-01-01", "9999-01-01", "0d"])
     def test_invalid_expiries_are_refused(self, ports: PortManager, expires: str) -> None:
-        assert run("reserve", "shop", "20505", "--expires", expires)[2] == 1
+        assert run("reserve", "shop", str(FIRST + 5), "--expires", expires)[2] == 1
 
 
 class TestRelease:
     def test_releases_the_port(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
-        assert run("release", "shop", "api") == ("Released 20500/tcp of shop/api.\n", "", 0)
+        assert run("release", "shop", "api") == (f"Released {FIRST}/tcp of shop/api.\n", "", 0)
 
     def test_several_instances_require_instance_or_all(self, ports: PortManager) -> None:
         allocations.allocate_copies(ports.context, "shop", "api", 3)
         _, err, status = run("release", "shop", "api")
         assert status == 1
-        assert "instance 2: 20502/tcp" in err
-        assert run("release", "shop", "api", "--instance", "1")[0] == "Released 20501/tcp of shop/api#1.\n"
+        assert f"instance 2: {FIRST + 2}/tcp" in err
+        assert run("release", "shop", "api", "--instance", "1")[0] == f"Released {FIRST + 1}/tcp of shop/api#1.\n"
         assert run("release", "shop", "api", "--all")[0].count("Released") == 2
 
     def test_releases_a_block_of_reservations(self, ports: PortManager) -> None:
-        reservations.reserve_block(ports.context, "shop", 20505, 20506)
-        assert run("release", "shop", "--reservation", "20505-20506")[0].count("Released") == 2
+        reservations.reserve_block(ports.context, "shop", FIRST + 5, FIRST + 6)
+        assert run("release", "shop", "--reservation", f"{FIRST + 5}-{FIRST + 6}")[0].count("Released") == 2
 
     def test_a_service_without_ports_is_refused(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
@@ -221,7 +207,7 @@ class TestListPorts:
             *("Port", "Protocol", "Host", "Project", "Service", "Instance", "Status", "Health", "Type"),
             *("Description", "Owner"),
         ]
-        assert out[1].split() == ["20500", "tcp", "localhost", "shop", "api", "0", "allocated", "web"]
+        assert out[1].split() == [str(FIRST), "tcp", "localhost", "shop", "api", "0", "allocated", "web"]
 
     def test_the_owner_is_listed(self, ports: PortManager) -> None:
         run("allocate", "shop", "api", "--owner", "team-payments")
@@ -233,7 +219,7 @@ class TestListPorts:
 
     def test_json_format(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
-        assert [a["port"] for a in json.loads(run("list_ports", "--format", "json")[0])] == [20500]
+        assert [a["port"] for a in json.loads(run("list_ports", "--format", "json")[0])] == [FIRST]
 
     def test_csv_escapes_formulas(self, ports: PortManager) -> None:
         ports.allocate("shop", "api", description="=1+1")
@@ -246,7 +232,7 @@ class TestListPorts:
         assert "api" not in run("list_ports", "--project", "shop")[0]
         assert "api" in run("list_ports", "--status", "released")[0]
         assert "db" in run("list_ports", "--host", "db-1")[0]
-        assert run("list_ports", "--search", "20501")[1] != ""
+        assert run("list_ports", "--search", str(FIRST + 1))[1] != ""
 
     def test_an_empty_list_suggests_allocate(self, ports: PortManager) -> None:
         out, err, status = run("list_ports")
@@ -257,16 +243,16 @@ class TestListPorts:
 class TestPortSummary:
     def test_summary_of_all_projects(self, ports: PortManager) -> None:
         allocations.allocate_copies(ports.context, "shop", "api", 5)
-        assert "shop     20500-20519          5         0         15   25%  ██░" in run("port_summary")[0]
+        assert f"shop     {FIRST}-{FIRST + 19}          5         0         15   25%  ██░" in run("port_summary")[0]
 
     def test_summary_of_one_project_as_json(self, ports: PortManager) -> None:
-        ports.reserve("shop", 20505)
+        ports.reserve("shop", FIRST + 5)
         ports.allocate("shop", "api")
         assert json.loads(run("port_summary", "shop", "--json")[0]) == {
             "success": True,
             "summary": {
-                "rangeStart": 20500,
-                "rangeEnd": 20519,
+                "rangeStart": FIRST,
+                "rangeEnd": FIRST + 19,
                 "totalPorts": 20,
                 "allocatedPorts": 1,
                 "reservedPorts": 1,
@@ -293,20 +279,20 @@ class TestAddProject:
         assert Project.objects.get().ranges.get().is_shared
 
     def test_an_overlap_names_the_other_range(self, ports: PortManager) -> None:
-        _, err, status = run("add_project", "one", "--start", "20519")
+        _, err, status = run("add_project", "one", "--start", str(FIRST + 19))
         assert status == 1
-        assert "overlaps shop (20500-20519) of shop in 20519-20519" in err
+        assert f"overlaps shop ({FIRST}-{FIRST + 19}) of shop in {FIRST + 19}-{FIRST + 19}" in err
 
 
 class TestAudit:
     def test_a_healthy_audit_is_status_0(self, ports: PortManager, listener: socket.socket) -> None:
-        allocations.adopt(ports.context, "shop", "api", port_number=20501)
+        allocations.adopt(ports.context, "shop", "api", port_number=FIRST + 1)
         out, _, status = run("audit")
         assert status == 0
         assert out.startswith("1 allocated, 1 in use, 0 not running")
 
     def test_quiet_prints_nothing_when_healthy(self, ports: PortManager, listener: socket.socket) -> None:
-        allocations.adopt(ports.context, "shop", "api", port_number=20501)
+        allocations.adopt(ports.context, "shop", "api", port_number=FIRST + 1)
         assert run("audit", "--quiet") == ("", "", 0)
 
     def test_conflicts_are_status_1(self, ports: PortManager) -> None:
@@ -317,7 +303,7 @@ class TestAudit:
         assert "not running" in out
 
     def test_unallocated_listeners_are_reported(self, ports: PortManager, listener: socket.socket) -> None:
-        assert "20501/tcp in shop: python" in run("audit")[0]
+        assert f"{FIRST + 1}/tcp in shop: python" in run("audit")[0]
 
     def test_a_host_without_allocations_is_status_2(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
@@ -327,14 +313,14 @@ class TestAudit:
         assert run("audit", "--host", "localhost")[2] == 1
 
     def test_json_prints_the_report(self, ports: PortManager, listener: socket.socket) -> None:
-        allocations.adopt(ports.context, "shop", "api", port_number=20501)
+        allocations.adopt(ports.context, "shop", "api", port_number=FIRST + 1)
         ports.allocate("shop", "web")
         out, _, status = run("audit", "--json")
         assert status == 1
         assert json.loads(out) == {
             "success": True,
             "summary": {"allocated": 2, "inUse": 1, "notRunning": 1, "healthPercentage": 50},
-            "conflicts": [{"port": 20500, "expected": "shop/web", "actual": "not running"}],
+            "conflicts": [{"port": FIRST, "expected": "shop/web", "actual": "not running"}],
             "unallocated": [],
         }
 
@@ -352,10 +338,10 @@ class TestAudit:
         assert "nope" in err
 
     def test_drift_is_reported(self, ports: PortManager, listener: socket.socket) -> None:
-        ports.allocate("shop", "api", metadata={"importedFrom": 20501})
+        ports.allocate("shop", "api", metadata={"importedFrom": FIRST + 1})
         out = run("audit")[0]
-        assert "shop/api  not running  listens on 20501" in out
-        assert "shop/api is listening on 20501 instead of 20500/tcp." in out
+        assert f"shop/api  not running  listens on {FIRST + 1}" in out
+        assert f"shop/api is listening on {FIRST + 1} instead of {FIRST}/tcp." in out
 
     def test_restart_starts_services_that_are_down(self, ports: PortManager, home: Path) -> None:
         ports.allocate("shop", "api")
@@ -380,15 +366,15 @@ class TestAudit:
 class TestExplain:
     def test_names_the_service_that_holds_the_port(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
-        out, _, status = run("explain", "20500")
+        out, _, status = run("explain", str(FIRST))
         assert status == 0
         assert "is held by shop/api; nothing listens on it." in out
 
     def test_names_the_process_that_is_listening(self, ports: PortManager, listener: socket.socket) -> None:
-        assert "no service holds it; python" in run("explain", "20501")[0]
+        assert "no service holds it; python" in run("explain", str(FIRST + 1))[0]
 
     def test_json_prints_the_explanation(self, ports: PortManager) -> None:
-        explanation = json.loads(run("explain", "20500", "--json")[0])
+        explanation = json.loads(run("explain", str(FIRST), "--json")[0])
         assert (explanation["project"], explanation["allocation"], explanation["listener"]) == ("shop", None, None)
 
     def test_an_invalid_port_is_refused(self) -> None:

@@ -18,7 +18,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from allocations import schemas
 from allocations.mcp.results import ChangedPort, ListedPorts, ServicePort
-from allocations.ports import PortManager, projects
+from allocations.models import PortRange
+from allocations.ports import PortManager
 from allocations.schemas import Output
 from tests import make
 from tests.loops import in_a_loop_of_its_own
@@ -39,11 +40,9 @@ RESULTS: dict[str, type[Output]] = {
 
 
 @pytest.fixture
-def ports() -> PortManager:
-    manager = make.manager()
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.add(manager.context, "bank", size=20, start_port=FIRST + 100)
-    return manager
+def ports(ports: PortManager, bank: PortRange) -> PortManager:
+    """Return the shared manager, after adding the project bank."""
+    return ports
 
 
 class CheckedClient:

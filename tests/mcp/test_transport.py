@@ -22,6 +22,7 @@ from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager, projects, tokens
 from tests import make
 from tests.loops import in_a_loop_of_its_own
+from tests.make import BANK
 from tests.serving import gunicorn
 
 from .conftest import FIRST, content, over_http, refusal
@@ -59,7 +60,7 @@ def test_tokens_roles_and_headers_are_checked(ports: PortManager) -> None:
                 refusal(await client.call_tool("get-port", {"projectName": "bank", "serviceName": "x"})),
                 refusal(await client.call_tool("release-port", {"projectName": "bank", "serviceName": "vault"})),
                 content(await client.call_tool("list-ports", {}))["total"],
-                content(await client.call_tool("explain-port", {"port": FIRST + 100})),
+                content(await client.call_tool("explain-port", {"port": BANK})),
             )
 
         new, again, other, release, total, explanation = over_http(address, operator, use)

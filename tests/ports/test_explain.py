@@ -15,16 +15,9 @@ from allocations.ports.explain import Explanation, explain
 from tests import make
 from tests.processes import process
 
-pytestmark = pytest.mark.django_db
-FIRST = make.FIRST
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bank")]
+FIRST, BANK = make.FIRST, make.BANK
 WARNING = "Do not stop a process that is not yours"
-
-
-@pytest.fixture
-def ports() -> PortManager:
-    make.port_range("shop", FIRST, 10)
-    make.port_range("bank", FIRST + 10, 10)
-    return make.manager()
 
 
 def limited(*projects: str) -> PortManager:
@@ -83,7 +76,7 @@ def test_requested_port(ports: PortManager) -> None:
 
 def test_free_port_and_port_with_an_unallocated_listener(ports: PortManager) -> None:
     free = explain(ports.context, FIRST)
-    assert f"lies in shop ({FIRST}-{FIRST + 9}) of shop and is free" in free.sentence
+    assert f"lies in shop ({FIRST}-{FIRST + 19}) of shop and is free" in free.sentence
     assert WARNING not in free.next_step
     with socket.create_server(("127.0.0.1", FIRST)):
         taken = explain(ports.context, FIRST)
@@ -108,8 +101,8 @@ def test_old_port_of_a_moved_service(ports: PortManager) -> None:
     assert "is the old port" not in explain(limited("bank").context, FIRST + 30).sentence
     assert "is the old port" not in explain(ports.context, FIRST + 30, protocol="udp").sentence
     # Anybody may write any port there, even one of bank's.
-    ports.update("shop", "web", metadata={"importedFrom": FIRST + 15})
-    assert "is free" in explain(ports.context, FIRST + 15).sentence
+    ports.update("shop", "web", metadata={"importedFrom": BANK + 5})
+    assert "is free" in explain(ports.context, BANK + 5).sentence
     ports.allocate("bank", "vault", metadata={"importedFrom": FIRST})
     assert "is held by shop/web" in explain(ports.context, FIRST).sentence  # the current holder takes precedence
 
@@ -117,13 +110,13 @@ def test_old_port_of_a_moved_service(ports: PortManager) -> None:
 def test_hidden_holder_is_called_another_project(ports: PortManager) -> None:
     ports.allocate("bank", "vault")
     ann = limited("shop")
-    with socket.create_server(("127.0.0.1", FIRST + 10)):
-        held = explain(ann.context, FIRST + 10, project="shop")
+    with socket.create_server(("127.0.0.1", BANK)):
+        held = explain(ann.context, BANK, project="shop")
     assert "is held by another project; something listens on it." in held.sentence
     assert "Ask Portal for a port of your own project." in held.next_step
     assert WARNING in held.next_step
     assert (held.allocation, held.listener, held.port_range, held.is_yours) == (None, None, None, False)
-    free = explain(ann.context, FIRST + 11)
+    free = explain(ann.context, BANK + 1)
     assert "lies in a range of another project" in free.sentence
     assert "bank" not in full_text(held) + full_text(free)
 

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Group, User
 from django.db import Error as DatabaseFault
 from django.db import connection, transaction
 from django.test import Client
@@ -29,11 +28,10 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def ports() -> PortManager:
-    manager = PortManager(actor="boss")
-    projects.add(manager.context, "shop", size=20, start_port=FIRST)
-    projects.update(manager.context, "shop", mode="ask")
-    return manager
+def ports(ports: PortManager) -> PortManager:
+    """Return the shared manager, after setting the mode of shop to ask."""
+    projects.update(ports.context, "shop", mode="ask")
+    return ports
 
 
 def create_agent(ports: PortManager, name: str = "agent") -> PortManager:
@@ -258,10 +256,7 @@ def test_api_answers_202_for_requests(ports: PortManager) -> None:
 
 
 def test_person_with_a_session_gets_a_port_from_the_api(ports: PortManager) -> None:
-    user = User.objects.create_user("anna")
-    user.groups.set(Group.objects.filter(name="operator"))
-    client = Client()
-    client.force_login(user)
+    client = client_with_role("operator")
     payload: dict[str, Any] = {"data": {"project": "shop", "service": "web"}, "content_type": "application/json"}
     assert client.post("/api/ports", **payload).status_code == 201
 

@@ -1,10 +1,9 @@
 """Logging in and out, and passwords."""
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 
-from tests.users import PASSWORD
+from tests.users import PASSWORD, user_with_role
 
 from .helpers import HTMX, text
 
@@ -12,7 +11,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_login_and_logout(client: Client) -> None:
-    User.objects.create_user("ada", password=PASSWORD)
+    user_with_role(name="ada")
     assert "Username" in text(client.get("/login"))
     response = client.post("/login", {"username": "ada", "password": PASSWORD, "next": "/events"})
     assert response["Location"] == "/events"
@@ -22,7 +21,7 @@ def test_login_and_logout(client: Client) -> None:
 
 
 def test_login_is_throttled(client: Client) -> None:
-    User.objects.create_user("ada", password=PASSWORD)
+    user_with_role(name="ada")
     answers = [client.post("/login", {"username": "ada", "password": "wrong"}).status_code for _ in range(5)]
     response = client.post("/login", {"username": "ada", "password": PASSWORD})
     assert answers == [200, 200, 200, 200, 429]

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from allocations.models import PortAllocation
 from allocations.ports import PortManager
+from tests.make import FIRST
 
 from .helpers import HTMX, is_page, text
 
@@ -18,13 +19,20 @@ pytestmark = pytest.mark.django_db
 def test_details_checks_and_events_are_shown(
     viewer: Client, ports: PortManager, web: PortAllocation, operator: Client
 ) -> None:
-    with socket.create_server(("127.0.0.1", 20500)):
+    with socket.create_server(("127.0.0.1", FIRST)):
         ports.audit()
     ports.audit()
     content = text(viewer.get(reverse("allocation", args=[web.pk])))
-    for expected in ("localhost:20500", "The shop", "http", "shop 20500–20519", "up in 50.0 % of 2", "not running"):
+    for expected in (
+        f"localhost:{FIRST}",
+        "The shop",
+        "http",
+        f"shop {FIRST}–{FIRST + 19}",
+        "up in 50.0 % of 2",
+        "not running",
+    ):
         assert expected in content
-    assert "test allocated web 20500/tcp" in content
+    assert f"test allocated web {FIRST}/tcp" in content
 
 
 def test_text_from_users_is_escaped(operator: Client, ports: PortManager) -> None:
@@ -66,13 +74,13 @@ def test_a_refusal_is_shown_beside_its_field(operator: Client, ports: PortManage
 
 
 def test_release_asks_for_confirmation_and_names_the_listener(operator: Client, ports: PortManager) -> None:
-    allocation = ports.allocate("shop", "web", port_number=20501)
+    allocation = ports.allocate("shop", "web", port_number=FIRST + 1)
     address = reverse("release", args=[allocation.pk])
     assert "Nothing is listening there now" in text(operator.get(address))
-    with socket.create_server(("127.0.0.1", 20501)):
+    with socket.create_server(("127.0.0.1", FIRST + 1)):
         dialog = operator.get(address, headers=HTMX)
     assert not is_page(dialog)
-    assert re.search(r"Release 20501/tcp of shop/web\?.*\(pid \d+\) is listening there now", text(dialog))
+    assert re.search(rf"Release {FIRST + 1}/tcp of shop/web\?.*\(pid \d+\) is listening there now", text(dialog))
     allocation.refresh_from_db()
     assert allocation.is_held
 
@@ -83,7 +91,7 @@ def test_release(operator: Client, web: PortAllocation, headers: dict[str, str])
     response = operator.post(address, headers=headers)
     if headers:
         assert response.content.strip().startswith(b'<div id="project"')
-        assert "shop/web released 20500/tcp." in text(response)
+        assert f"shop/web released {FIRST}/tcp." in text(response)
     else:
         assert (response.status_code, response["Location"]) == (303, "/projects/shop")
     web.refresh_from_db()

@@ -16,6 +16,7 @@ from allocations import errors
 from allocations.auth.lookup import caller_for_token
 from allocations.ports import PortManager, projects
 from allocations.views.connect import GUIDE
+from tests.make import FIRST
 
 from .helpers import HTMX, text
 
@@ -55,12 +56,12 @@ def test_settings_that_are_missing_in_the_env_file_are_named(
 
 def test_a_project_with_a_long_name_gets_a_token(operator: Client, ports: PortManager) -> None:
     long = "p" * 255
-    projects.add(ports.context, long, size=20, start_port=20600)
+    projects.add(ports.context, long, size=20, start_port=FIRST + 100)
     assert TOKEN.search(operator.post("/connect", {"project": long}, headers=HTMX).content.decode())
 
 
 def test_the_snippets_contain_the_new_token(operator: Client, ports: PortManager) -> None:
-    projects.add(ports.context, "bank", size=20, start_port=20600)
+    projects.add(ports.context, "bank", size=20, start_port=FIRST + 100)
     content = operator.post("/connect", {"project": "shop"}, headers=HTMX).content.decode()
     assert operator.get("/connect").content.decode().count("ptl_…") > 5
     *snippets, guide = snippets_of(content)

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from allocations.models import Event, PortAllocation
 from allocations.ports import PortManager, projects, ranges, reservations
+from tests.make import FIRST
 
 from .helpers import HTMX, is_page, text
 
@@ -16,18 +17,18 @@ pytestmark = pytest.mark.django_db
 
 
 def test_home_shows_each_project_and_the_totals(viewer: Client, ports: PortManager, web: PortAllocation) -> None:
-    ports.reserve("shop", 20510)
+    ports.reserve("shop", FIRST + 10)
     content = text(viewer.get("/"))
-    assert re.search(r"shop 20500–20519 2 of 20 held, 1 reserved 10 %", content)
+    assert re.search(rf"shop {FIRST}–{FIRST + 19} 2 of 20 held, 1 reserved 10 %", content)
     assert "Allocated 1 + 1 reserved" in content
     assert "1 not audited yet" in content
     assert "No audit has run yet" in content
 
 
 def test_a_card_says_how_many_ranges_a_project_has(viewer: Client, ports: PortManager) -> None:
-    assert "20500–20519 in" not in text(viewer.get("/"))
-    ranges.add(ports.context, "shop", "more", 20600, 20609)
-    assert "20500–20609 in 2" in text(viewer.get("/"))
+    assert f"{FIRST}–{FIRST + 19} in" not in text(viewer.get("/"))
+    ranges.add(ports.context, "shop", "more", FIRST + 100, FIRST + 109)
+    assert f"{FIRST}–{FIRST + 109} in 2" in text(viewer.get("/"))
 
 
 def test_an_empty_home_page_says_what_to_do_first(viewer: Client, admin: Client) -> None:
@@ -49,7 +50,7 @@ def test_htmx_gets_a_fragment_and_browsers_get_the_page(viewer: Client, ports: P
     ("used", "words"), [(15, "75 %"), (16, "80 %, filling up"), (19, "95 %, almost full"), (20, "full")]
 )
 def test_a_bar_says_how_full_it_is(viewer: Client, ports: PortManager, used: int, words: str) -> None:
-    reservations.reserve_block(ports.context, "shop", 20500, 20500 + used - 1)
+    reservations.reserve_block(ports.context, "shop", FIRST, FIRST + used - 1)
     response = viewer.get("/")
     assert f"{used} of 20 held, {used} reserved {words} " in text(response)
     assert f'viewBox="0 0 20 8" preserveAspectRatio="none" role="img" aria-label="{used * 5} % held"'.encode() in (
@@ -71,7 +72,7 @@ def test_audit_now_shows_its_result(
     assert viewer.post("/audit").status_code == 303
 
 
-@pytest.mark.parametrize("query", ["shop", "web", "20500", "shop/web", "The sho"])
+@pytest.mark.parametrize("query", ["shop", "web", pytest.param(str(FIRST), id="port"), "shop/web", "The sho"])
 def test_search_finds_an_allocation(viewer: Client, web: PortAllocation, query: str) -> None:
     response = viewer.get("/search", {"q": query}, headers=HTMX)
     assert not is_page(response)
@@ -85,13 +86,13 @@ def test_search_finds_a_host_a_project_and_a_listener(
     ports.audit(hostname="localhost")
     assert "db-1.example.com" in text(viewer.get("/search", {"q": "db-1"}))
     assert b'href="/projects/shop"' in viewer.get("/search", {"q": "sho"}).content
-    assert b'href="/listeners#port-20501"' in viewer.get("/search", {"q": "20501"}).content
+    assert f'href="/listeners#port-{FIRST + 1}"'.encode() in viewer.get("/search", {"q": str(FIRST + 1)}).content
 
 
 def test_search_links_to_a_free_port(viewer: Client, ports: PortManager) -> None:
-    response = viewer.get("/search", {"q": "20507"})
-    assert "lies in shop (20500-20519) of shop and is free" in text(response)
-    assert b'href="/projects/shop?port=20507"' in response.content
+    response = viewer.get("/search", {"q": str(FIRST + 7)})
+    assert f"lies in shop ({FIRST}-{FIRST + 19}) of shop and is free" in text(response)
+    assert f'href="/projects/shop?port={FIRST + 7}"'.encode() in response.content
 
 
 @pytest.mark.parametrize("query", ["", "nothing-like-it", "99999999", "a\0b", "%", "'; --", "x" * 5000])
@@ -100,9 +101,9 @@ def test_search_accepts_any_text(viewer: Client, ports: PortManager, query: str)
 
 
 def test_the_history_is_newest_first_and_paginated(viewer: Client, ports: PortManager) -> None:
-    projects.add(ports.context, "bank", size=70, start_port=20700)
+    projects.add(ports.context, "bank", size=70, start_port=FIRST + 200)
     for n in range(60):
-        ports.reserve("bank", 20700 + n)
+        ports.reserve("bank", FIRST + 200 + n)
     projects.update(ports.context, "bank", description="Money")
     first, second = viewer.get("/events", {"project": "bank"}), viewer.get("/events", {"project": "bank", "page": "2"})
     assert "description: from – → Money" in text(first)

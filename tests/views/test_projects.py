@@ -12,6 +12,7 @@ from django.utils.html import escape
 from allocations import portmap
 from allocations.models import Event, PortAllocation, Project
 from allocations.ports import PortManager, projects, ranges
+from tests.make import FIRST
 
 from .helpers import HTMX, is_page, text
 
@@ -21,23 +22,24 @@ pytestmark = pytest.mark.django_db
 def test_the_map_shows_the_state_of_each_port_and_links_to_it(
     operator: Client, ports: PortManager, web: PortAllocation, listener: socket.socket
 ) -> None:
-    ports.reserve("shop", 20502, note="later")
+    ports.reserve("shop", FIRST + 2, note="later")
     ports.audit()
     content = operator.get("/projects/shop").content.decode()
-    cells = dict(re.findall(r'class="cell" data-state="([\w-]+)"[^>]*?title="(205\d\d: [^"]*)"', content))
-    assert cells["not-running"] == "20500: shop/web, not running"
-    assert cells["reserved"] == "20502: shop/(reserved), reserved"
-    assert re.fullmatch(r"20501: unallocated listener, .+", cells["unallocated"])
+    cells = dict(re.findall(r'class="cell" data-state="([\w-]+)"[^>]*?title="(\d+: [^"]*)"', content))
+    assert cells["not-running"] == f"{FIRST}: shop/web, not running"
+    assert cells["reserved"] == f"{FIRST + 2}: shop/(reserved), reserved"
+    assert re.fullmatch(rf"{FIRST + 1}: unallocated listener, .+", cells["unallocated"])
     assert content.count('class="cell"') == 20
     assert f'data-state="not-running" href="{reverse("allocation", args=[web.pk])}"' in content
-    assert 'data-state="unallocated" href="/listeners#port-20501"' in content
-    assert 'href="/projects/shop?port=20503"' in content
+    assert f'data-state="unallocated" href="/listeners#port-{FIRST + 1}"' in content
+    assert f'href="/projects/shop?port={FIRST + 3}"' in content
 
 
 def test_a_free_cell_fills_in_the_form(operator: Client, ports: PortManager) -> None:
-    content = operator.get("/projects/shop", {"port": "20507"}).content.decode()
+    content = operator.get("/projects/shop", {"port": str(FIRST + 7)}).content.decode()
     assert re.search(
-        r'<input[^>]*name="port_number"[^>]*value="20507"|<input[^>]*value="20507"[^>]*name="port_number"', content
+        rf'<input[^>]*name="port_number"[^>]*value="{FIRST + 7}"|<input[^>]*value="{FIRST + 7}"[^>]*name="port_number"',
+        content,
     )
 
 
@@ -52,13 +54,13 @@ def test_a_large_range_is_shown_in_windows(viewer: Client, ports: PortManager) -
 
 
 def test_a_cell_shows_the_worst_state_of_its_port(ports: PortManager, web: PortAllocation) -> None:
-    other = ports.allocate("shop", "web", hostname="h2", port_number=20500)
+    other = ports.allocate("shop", "web", hostname="h2", port_number=FIRST)
     PortAllocation.objects.filter(pk=web.pk).update(health="up")
     PortAllocation.objects.filter(pk=other.pk).update(health="conflict")
     held = PortAllocation.objects.select_related("project")
     cell = portmap.port_map(web.port_range, held, []).cells[0]
     assert (cell.state, cell.allocation) == ("conflict", other)
-    assert cell.label == "20500: shop/web, conflict; shop/web, listening"
+    assert cell.label == f"{FIRST}: shop/web, conflict; shop/web, listening"
 
 
 @pytest.mark.parametrize(
@@ -99,10 +101,10 @@ def test_allocate(operator: Client, ports: PortManager) -> None:
     response = operator.post("/projects/shop/allocate", {"service_name": "api", "service_type": "http"})
     assert (response.status_code, response["Location"]) == (303, "/projects/shop")
     allocation = PortAllocation.objects.get()
-    assert (allocation.port_number, allocation.service_name, allocation.service_type) == (20500, "api", "http")
+    assert (allocation.port_number, allocation.service_name, allocation.service_type) == (FIRST, "api", "http")
     event = Event.objects.get(subject="allocation")
     assert (event.actor, event.source) == ("operator", "web")
-    assert "shop/api has 20500/tcp." in text(operator.get("/projects/shop"))
+    assert f"shop/api has {FIRST}/tcp." in text(operator.get("/projects/shop"))
 
 
 def test_allocate_returns_the_changed_project_to_htmx(operator: Client, ports: PortManager) -> None:
@@ -112,13 +114,19 @@ def test_allocate_returns_the_changed_project_to_htmx(operator: Client, ports: P
     assert "1 of 20 held" in text(response)
     assert b'<hx-partial hx-target="#messages">' in response.content
     again = operator.post("/projects/shop/allocate", {"service_name": "api"}, headers=HTMX)
-    assert "shop/api already has 20500/tcp." in text(again)
+    assert f"shop/api already has {FIRST}/tcp." in text(again)
 
 
 REFUSED = [
     ({"service_name": ""}, 422, "service_name", "This field is required."),
     ({"service_name": "Bad Name"}, 422, "service_name", 'Service name "Bad Name" is not valid'),
-    ({"port_number": "20500"}, 409, "port_number", "held by shop/web. 20501, 20502 and 20503 are free nearby"),
+    pytest.param(
+        {"port_number": str(FIRST)},
+        409,
+        "port_number",
+        f"held by shop/web. {FIRST + 1}, {FIRST + 2} and {FIRST + 3} are free nearby",
+        id="held",  # FIRST differs between the processes of pytest-xdist, so it cannot be part of the id
+    ),
     ({"port_number": "80"}, 422, "port_number", "Port 80 lies outside the ranges of shop"),
     ({"port_number": "٣"}, 422, "port_number", "is not a whole number"),
     ({"port_number": "99999"}, 422, "port_number", "ports are 1 to 65535"),
@@ -156,17 +164,17 @@ def test_a_refusal_of_allocate_is_shown_beside_its_field(
 def test_allocate_refuses_a_port_on_which_something_is_listening(
     operator: Client, ports: PortManager, listener: socket.socket
 ) -> None:
-    response = operator.post("/projects/shop/allocate", {"service_name": "api", "port_number": "20501"})
+    response = operator.post("/projects/shop/allocate", {"service_name": "api", "port_number": str(FIRST + 1)})
     assert response.status_code == 409
-    assert "listens on 20501/tcp without an allocation" in text(response)
+    assert f"listens on {FIRST + 1}/tcp without an allocation" in text(response)
 
 
 def test_reserve(operator: Client, ports: PortManager) -> None:
-    values = {"start_port": "20505", "end_port": "20507", "description": "phase 2", "expires_at": "7d"}
+    values = {"start_port": str(FIRST + 5), "end_port": str(FIRST + 7), "description": "phase 2", "expires_at": "7d"}
     response = operator.post("/projects/shop/reserve", values)
     assert response.status_code == 303
     held = PortAllocation.objects.all()
-    assert [a.port_number for a in held] == [20505, 20506, 20507]
+    assert [a.port_number for a in held] == [FIRST + 5, FIRST + 6, FIRST + 7]
     assert {(a.status, a.description) for a in held} == {("reserved", "phase 2")}
     assert all(a.expires_at and 6 <= (a.expires_at - timezone.now()).days <= 7 for a in held)
 
@@ -174,12 +182,12 @@ def test_reserve(operator: Client, ports: PortManager) -> None:
 @pytest.mark.parametrize(
     ("values", "status", "field", "sentence"),
     [
-        ({"start_port": "20500"}, 409, "start_port", "is held by shop/web"),
-        ({"start_port": "20507", "end_port": "20505"}, 422, "start_port", "is not a span"),
-        ({"start_port": "20505", "end_port": "0"}, 422, "end_port", "ports are 1 to 65535"),
-        ({"start_port": "20505", "expires_at": "2001-01-01"}, 422, "expires_at", "is in the past"),
-        ({"start_port": "20505", "expires_at": "soon"}, 422, "expires_at", "is not valid"),
-        ({"start_port": "20505", "end_port": "20530"}, 422, "start_port", "lies outside the ranges"),
+        ({"start_port": str(FIRST)}, 409, "start_port", "is held by shop/web"),
+        ({"start_port": str(FIRST + 7), "end_port": str(FIRST + 5)}, 422, "start_port", "is not a span"),
+        ({"start_port": str(FIRST + 5), "end_port": "0"}, 422, "end_port", "ports are 1 to 65535"),
+        ({"start_port": str(FIRST + 5), "expires_at": "2001-01-01"}, 422, "expires_at", "is in the past"),
+        ({"start_port": str(FIRST + 5), "expires_at": "soon"}, 422, "expires_at", "is not valid"),
+        ({"start_port": str(FIRST + 5), "end_port": str(FIRST + 30)}, 422, "start_port", "lies outside the ranges"),
     ],
 )
 def test_a_refusal_of_reserve_is_shown_beside_its_field(
@@ -193,7 +201,7 @@ def test_a_refusal_of_reserve_is_shown_beside_its_field(
 
 
 def test_add_edit_and_delete(admin: Client, ports: PortManager) -> None:
-    added = admin.post("/add-project", {"name": "bank", "size": "10", "start_port": "20700"})
+    added = admin.post("/add-project", {"name": "bank", "size": "10", "start_port": str(FIRST + 200)})
     assert (added.status_code, added["Location"]) == (303, "/projects/bank")
     edited = admin.post("/projects/bank/edit", {"name": "vault", "description": "Money", "mode": "ask"})
     assert (edited.status_code, edited["Location"]) == (303, "/projects/vault")
@@ -209,13 +217,15 @@ def test_add_edit_and_delete(admin: Client, ports: PortManager) -> None:
         ({"name": "shop"}, 409, "name", "A project named shop already exists"),
         ({"name": "more"}, 409, "name", "A range named more already exists"),
         ({"size": "0"}, 422, "size", "not a number of ports"),
-        ({"start_port": "20510"}, 409, "start_port", "overlaps shop (20500-20519)"),
+        pytest.param(
+            {"start_port": str(FIRST + 10)}, 409, "start_port", f"overlaps shop ({FIRST}-{FIRST + 19})", id="overlap"
+        ),
     ],
 )
 def test_a_refusal_of_add_project_is_shown_beside_its_field(
     admin: Client, ports: PortManager, values: dict[str, str], status: int, field: str, sentence: str
 ) -> None:
-    ranges.add(ports.context, "shop", "more", 20600, 20609)
+    ranges.add(ports.context, "shop", "more", FIRST + 100, FIRST + 109)
     response = admin.post("/add-project", {"name": "bank", "size": "10"} | values)
     assert response.status_code == status
     assert list(response.context["form"].errors) == [field]

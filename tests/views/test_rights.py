@@ -7,7 +7,8 @@ from django.urls import reverse
 
 from allocations.models import Event, PortAllocation, PortRange, Project, UserLimit
 from allocations.ports import PortManager, projects, ranges
-from tests.users import PASSWORD, client_with_role
+from tests.make import FIRST
+from tests.users import client_with_role, superuser
 
 from .helpers import HTMX, addresses, text
 
@@ -33,15 +34,15 @@ def test_a_user_without_a_role_sees_nothing(web: PortAllocation) -> None:
 RANGE = {"project": "shop", "range_name": "late"}
 CHANGES = [
     ("operator", "allocate", ["shop"], {"service_name": "late"}),
-    ("operator", "reserve", ["shop"], {"start_port": "20510"}),
-    ("operator", "adopt", [], {"project": "shop", "service_name": "late", "port_number": "20511"}),
+    ("operator", "reserve", ["shop"], {"start_port": str(FIRST + 10)}),
+    ("operator", "adopt", [], {"project": "shop", "service_name": "late", "port_number": str(FIRST + 11)}),
     ("operator", "allocation-edit", ["web"], {"service_name": "late"}),
     ("operator", "release", ["web"], {}),
     ("admin", "project-add", [], {"name": "late", "size": "10"}),
     ("admin", "project-edit", ["shop"], {"name": "late"}),
     ("admin", "project-delete", ["shop"], {}),
-    ("admin", "range-add", [], RANGE | {"start_port": "20600", "end_port": "20699"}),
-    ("admin", "range-edit", ["range"], RANGE | {"start_port": "20500", "end_port": "20519"}),
+    ("admin", "range-add", [], RANGE | {"start_port": str(FIRST + 100), "end_port": str(FIRST + 199)}),
+    ("admin", "range-edit", ["range"], RANGE | {"start_port": str(FIRST), "end_port": str(FIRST + 19)}),
     ("admin", "range-delete", ["range"], {}),
 ]
 
@@ -61,16 +62,16 @@ def test_a_change_requires_its_role(
 
 
 def test_a_viewer_sees_no_controls_for_changes(viewer: Client, operator: Client, web: PortAllocation) -> None:
-    viewer_page, operator_page = viewer.get("/projects/shop").content, operator.get("/projects/shop").content
-    for control in (b"/projects/shop/allocate", b"?port=20505", f"/allocations/{web.pk}/release".encode()):
+    viewer_page, operator_page = (c.get("/projects/shop").content.decode() for c in (viewer, operator))
+    for control in ("/projects/shop/allocate", f"?port={FIRST + 5}", f"/allocations/{web.pk}/release"):
         assert control not in viewer_page
         assert control in operator_page
-    assert b"/projects/shop/edit" not in operator_page
+    assert "/projects/shop/edit" not in operator_page
 
 
 def test_a_form_without_its_csrf_token_changes_nothing(web: PortAllocation) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.force_login(User.objects.create_superuser("root", password=PASSWORD))
+    client.force_login(superuser())
     response = client.post(reverse("release", args=[web.pk]))
     assert response.status_code == 403
     assert "Please try again" in text(response)
