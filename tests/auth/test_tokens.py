@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import Error as DatabaseFault
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -248,6 +250,28 @@ class TestLastAdmin:
             cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     @pytest.mark.django_db(transaction=True)
+    def test_two_admins_cannot_remove_each_other_at_once(self) -> None:
+        superuser("ann"), superuser("bob")
+
+        def remove(name: str) -> None:
+            try:
+                User.objects.filter(username=name).update(is_superuser=False)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor() as pool:
+            with transaction.atomic():
+                User.objects.filter(username="ann").update(is_superuser=False)
+                with connection.cursor() as cursor:
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+                other = pool.submit(remove, "bob")
+                wait_until_blocked_or_done(other)
+            error = other.exception(timeout=10)
+        assert isinstance(error, DatabaseFault)
+        assert "last admin" in str(error)
+        assert [user.username for user in User.objects.filter(is_superuser=True)] == ["bob"]
+
+    @pytest.mark.django_db(transaction=True)
     def test_the_django_admin_shows_the_refusal(self) -> None:
         root = superuser()
         client = Client()
@@ -255,6 +279,18 @@ class TestLastAdmin:
         answer = client.post(f"/admin/auth/user/{root.pk}/delete/", {"post": "yes"}, follow=True)
         assert "The last admin who is not limited cannot be removed" in text(answer)
         assert User.objects.filter(pk=root.pk).exists()
+
+
+def wait_until_blocked_or_done(statement: Future[None]) -> None:
+    """Wait until a statement of another connection waits for a lock, or has ended without waiting."""
+    query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    for _ in range(500):
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            if cursor.fetchone()[0] or statement.done():
+                return
+        time.sleep(0.01)
+    raise AssertionError("the statement neither waits nor ends")
 
 
 def test_the_django_admin_shows_a_new_token_once(ports: PortManager) -> None:
