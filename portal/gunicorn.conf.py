@@ -14,7 +14,7 @@ except ImproperlyConfigured as error:
     sys.exit(str(error))
 
 wsgi_app = "portal.asgi:application"
-worker_class = "asgi"  # so that slow clients and open streams do not occupy a worker
+worker_class = "portal.worker.Worker"  # ASGI, so that slow clients and open streams do not occupy a worker
 asgi_lifespan = "off"  # Django does not support it
 bind = (
     f"[{settings.PORTAL_HOST}]:{settings.PORTAL_PORT}"

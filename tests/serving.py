@@ -17,7 +17,13 @@ from django.db import connection
 
 @contextmanager
 def gunicorn(
-    port: int, *, workers: int = 2, anonymous_read: bool = False, pool: int = 0, rate_limit: int = 600
+    port: int,
+    *,
+    workers: int = 2,
+    anonymous_read: bool = False,
+    pool: int = 0,
+    rate_limit: int = 600,
+    descriptors: int | None = None,
 ) -> Iterator[str]:
     """Serve Portal until the end of the block, and provide its base URL.
 
@@ -27,6 +33,7 @@ def gunicorn(
         anonymous_read: whether requests without a login may read everything.
         pool: the maximum number of connections in the connection pool of each worker; 0 means no pool.
         rate_limit: the requests per minute that each caller may make.
+        descriptors: how many files each process may open; by default as many as this process.
     """
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.served",
@@ -38,6 +45,8 @@ def gunicorn(
         "PORTAL_WORKERS": str(workers),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(settings.BASE_DIR / "portal" / "gunicorn.conf.py")]
+    if descriptors is not None:
+        command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
     log = settings.PORTAL_HOME / f"served-{port}.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=settings.BASE_DIR, env=environment, stdout=output, stderr=output)

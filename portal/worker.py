@@ -1,0 +1,222 @@
+"""The worker of gunicorn, with limits on the connections that clients may keep open.
+
+gunicorn's own worker accepts connections until it has no descriptors left, and waits for a request forever. A client
+that only opens connections would stop Portal without a login.
+"""
+
+import asyncio
+import logging
+import resource
+import time
+from collections import Counter
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+
+from portal.middleware import is_trusted
+
+HEAD_SECONDS = 10  # for the head of the first request; later ones have gunicorn's keepalive
+BODY_SECONDS, BODY_BYTES = 10, 1024  # a body stalls if fewer bytes than this arrive in this time
+LOG_SECONDS = 10  # a message about connections is logged at most this often
+MOST_CONNECTIONS = 2000  # of one worker
+UNAVAILABLE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 50\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\nToo many connections are open. Try again in 1 s.\r\n"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the number of files that this process may open to the hard limit, and return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def most_connections(descriptors: int) -> int:
+    """Return how many connections a worker may have with this many descriptors.
+
+    A request needs a second descriptor, for the database, and the process itself needs about 40.
+    """
+    if descriptors == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(8, min(MOST_CONNECTIONS, (descriptors - 40) // 2))
+
+
+class RateLimitedLog:
+    """Logs a message at most every LOG_SECONDS seconds, with the number of those that were left out."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self.left_out = Counter[str]()
+
+    def warning(self, message: str, *arguments: Any) -> None:
+        """Log a warning, or count it if the same message was logged a moment ago."""
+        now = time.monotonic()
+        if now - self.last.get(message, -LOG_SECONDS) < LOG_SECONDS:
+            self.left_out[message] += 1
+            return
+        self.last[message] = now
+        left_out = self.left_out.pop(message, 0)
+        more = f" ({left_out} more since the last message)" if left_out else ""
+        logger.warning(message + more, *arguments)
+
+
+class Connections:
+    """The open connections of a worker.
+
+    Args:
+        most: how many may be open.
+        most_per_address: how many one address may have open, unless it is that of a trusted proxy.
+    """
+
+    def __init__(self, most: int, most_per_address: int) -> None:
+        self.most, self.most_per_address = most, most_per_address
+        self.open: set[Connection] = set()
+        self.of_address = Counter[str]()
+        # Those that have not sent a request yet, the oldest first. The values are unused: a dict keeps the order.
+        self.waiting: dict[Connection, None] = {}
+        self.waiting_of_address: dict[str, dict[Connection, None]] = {}
+        self.log = RateLimitedLog()
+
+    def admit(self, connection: "Connection") -> bool:
+        """Add a new connection, or return False if there is no room for it.
+
+        Room is made by closing the connection that has waited longest for its first request.
+        """
+        address = connection.address
+        if self.of_address[address] >= self.most_per_address and not is_trusted(address):
+            self.log.warning(
+                "%s has %d connections open, the most that one address may have", address, self.most_per_address
+            )
+            if not self._close_oldest(self.waiting_of_address.get(address)):
+                return False
+        if len(self.open) >= self.most:
+            self.log.warning("%d connections are open, the most that this worker may have", self.most)
+            if not self._close_oldest(self.waiting):
+                return False
+        self.open.add(connection)
+        self.of_address[address] += 1
+        self.waiting[connection] = None
+        self.waiting_of_address.setdefault(address, {})[connection] = None
+        return True
+
+    def sent_request(self, connection: "Connection") -> None:
+        """Note that the connection has sent the head of a request, so that it is not closed to make room."""
+        self.waiting.pop(connection, None)
+        others = self.waiting_of_address.get(connection.address, {})
+        others.pop(connection, None)
+        if not others:
+            self.waiting_of_address.pop(connection.address, None)
+
+    def forget(self, connection: "Connection") -> None:
+        """Remove a connection that is closed."""
+        if connection not in self.open:
+            return
+        self.sent_request(connection)
+        self.open.remove(connection)
+        self.of_address[connection.address] -= 1
+        if not self.of_address[connection.address]:
+            del self.of_address[connection.address]
+
+    def _close_oldest(self, waiting: "dict[Connection, None] | None") -> bool:
+        oldest = next(iter(waiting or ()), None)
+        if oldest is None:
+            return False
+        self.forget(oldest)
+        oldest.transport.abort()
+        return True
+
+
+class Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn is untyped
+    """A connection that is closed if its client keeps the worker waiting."""
+
+    address = ""
+    is_refused = False
+    timer: asyncio.TimerHandle | None = None
+    received = 0  # bytes of the body since the timer was set
+
+    def connection_made(self, transport: Any) -> None:
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+        self.transport = transport
+        self.is_refused = not self.worker.connections.admit(self)
+        if self.is_refused:
+            transport.write(UNAVAILABLE)
+            transport.close()
+            return
+        self._set_timer(HEAD_SECONDS, self._head_timeout)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.is_refused:
+            super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        self.worker.connections.forget(self)
+        if not self.is_refused:
+            super().connection_lost(exc)
+
+    def _on_headers_complete(self) -> bool:
+        self.worker.connections.sent_request(self)
+        self._set_timer(BODY_SECONDS, self._body_timeout)
+        return bool(super()._on_headers_complete())
+
+    def _on_body(self, chunk: bytes) -> None:
+        self.received += len(chunk)
+        super()._on_body(chunk)
+
+    def _on_message_complete(self) -> None:
+        self._cancel_timer()
+        super()._on_message_complete()
+
+    def _head_timeout(self) -> None:
+        self._close_slow("the head of a request")
+
+    def _body_timeout(self) -> None:
+        # If reading is paused, the application is slow, not the client.
+        if self.received >= BODY_BYTES or self._reading_paused:
+            self._set_timer(BODY_SECONDS, self._body_timeout)
+        else:
+            self._close_slow("the body of a request")
+
+    def _close_slow(self, missing: str) -> None:
+        self.worker.connections.log.warning("closed a connection that did not send %s in time", missing)
+        self._send_error_response(408, f"The server did not receive {missing} in time.\n")
+        self._close_transport()
+
+    def _set_timer(self, seconds: float, action: Any) -> None:
+        self._cancel_timer()
+        self.received = 0
+        self.timer = self.worker.loop.call_later(seconds, action)
+
+    def _cancel_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn is untyped
+    """gunicorn's ASGI worker, with limits on its connections."""
+
+    def init_process(self) -> None:
+        most = most_connections(raise_descriptor_limit())
+        self.connections = Connections(most, most_per_address=max(4, most // 2))
+        super().init_process()
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        self.loop.set_exception_handler(self._log_loop_error)
+
+    def _log_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log an error of the event loop. asyncio repeats the one about missing descriptors without a pause."""
+        if "accept" in context.get("message", ""):
+            self.connections.log.warning("cannot accept a connection: %s", context.get("exception"))
+        else:
+            loop.default_exception_handler(context)
+
+
+gasgi.ASGIProtocol = Connection  # gunicorn has no setting for it
