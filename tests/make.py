@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
+from pathlib import Path
 
 from django.db import connection
 
 from allocations.models import PortAllocation, PortRange
 from allocations.ports import PortManager, projects
 
-# The first port that tests use. No developer's service should listen here, because the allocator skips listeners. Tests
-# open real sockets, so each parallel test process has a thousand ports of its own.
-FIRST = 21000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+SLOTS = range(20_000, 32_000, 1_000)  # below the ports that the kernel gives to clients
+
+
+def claim_ports() -> int:
+    """Claim a thousand ports for this process and its children, and return the first of them.
+
+    Tests open real sockets, and the allocator skips listeners. So each process of this run has ports of its own, and
+    so has another run at the same time, for example in another worktree.
+    """
+    variable = f"PORTAL_TEST_FIRST_{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+    if variable not in os.environ:
+        os.environ[variable] = str(next(filter(_lock, SLOTS)))
+    return int(os.environ[variable])
+
+
+def _lock(first: int) -> bool:
+    """Lock these ports until this process ends, unless another process has locked them."""
+    file = Path(tempfile.gettempdir()) / f"portal-tests-{first}.lock"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+FIRST = claim_ports()
 BANK = FIRST + 100  # the first port of the project bank
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from allocations.mcp.results import ServicePort, shorten
 from allocations.mcp.tool_schemas import input_schema, output_schema, with_details
 from allocations.mcp.tools import server
 from allocations.schemas import Explanation, Output
+from tests.loops import in_a_loop_of_its_own
 
 
 async def record(first: str, *, last: int = 0, **details: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def test_details_come_before_the_keyword_only_parameters() -> None:
 
 def test_a_tool_receives_the_details_that_were_sent() -> None:
     omitted_details = dict.fromkeys(DETAILS)
-    arguments = asyncio.run(with_details()(record)(first="a", last=3, **omitted_details | {"description": ""}))
+    arguments = in_a_loop_of_its_own(with_details()(record)(first="a", last=3, **omitted_details | {"description": ""}))
     assert arguments == {"first": "a", "last": 3, "description": ""}
 
 
