@@ -11,6 +11,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from django import forms
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.models import User
+from django.core.validators import MaxLengthValidator
 from django.forms import BoundField
 
 from . import validators
@@ -344,3 +348,19 @@ class ConnectForm(PortForm):
             choices=[(name, name) for name in project_names(caller)],
             help_text="The agent gets ports of this project and cannot see any other.",
         )
+
+
+# Logging in
+
+
+class LoginForm(AuthenticationForm):
+    """The login form. No user name is longer than a user name can be, and nothing counts attempts with such a name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Django sets `max_length` for the browser, but does not check it.
+        self.fields["username"].validators.append(MaxLengthValidator(User._meta.get_field("username").max_length))
+
+
+class AdminLoginForm(LoginForm, AdminAuthenticationForm):
+    """The login form of the Django admin."""

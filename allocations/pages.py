@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import BadRequest
 from django.core.paginator import Page, Paginator
 from django.db import Error as DatabaseError
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
@@ -149,6 +151,43 @@ def error_page(request: HttpRequest, error: PortError) -> HttpResponse:
     for name, value in error.headers.items():
         response[name] = value
     return response
+
+
+def closing_connection(handler: Callable[[HttpRequest, Exception], HttpResponse]) -> Callable[..., HttpResponse]:
+    """Close the connection to the database that rendering an error page may have opened.
+
+    Under ASGI, Django calls the handlers of errors in a thread for which it never closes connections.
+    """
+
+    @functools.wraps(handler)
+    def closing(request: HttpRequest, exception: Exception) -> HttpResponse:
+        try:
+            return handler(request, exception)
+        finally:
+            if not connection.in_atomic_block:
+                connection.close()
+
+    return closing
+
+
+@closing_connection
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Return the page for a request that Django cannot read, with the reason if Portal gave it."""
+    # Not rendered with the request: the user and the messages may be what cannot be read.
+    reason = str(exception) if isinstance(exception, BadRequest) else ""
+    return HttpResponse(render_to_string("400.html", {"reason": reason}), status=400)
+
+
+@closing_connection
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Return the page for a request that requires another role."""
+    return render(request, "403.html", status=403)
+
+
+@closing_connection
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Return the page for an address that does not exist, or whose project is not visible to the caller."""
+    return render(request, "404.html", status=404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
+
+from portal.charsets import is_utf_8
 
 logger = logging.getLogger("portal.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -84,6 +87,16 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # Whit
         for name, value in static_response.headers:
             response.headers[name] = value
         return response
+
+
+class ReadableRequestMiddleware(Middleware):
+    """Refuse requests that are not in UTF-8, and ignore cookies that contain a NUL. Django would fail on both."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not is_utf_8((request.content_params or {}).get("charset", "")):
+            raise BadRequest("Send the request in UTF-8.")
+        request.COOKIES = {name: value for name, value in request.COOKIES.items() if "\0" not in value}
+        return self.get_response(request)
 
 
 class PrivatePagesMiddleware(Middleware):

@@ -160,7 +160,7 @@ WSGI_APPLICATION = "portal.wsgi.application"
 ASGI_APPLICATION = "portal.asgi.application"
 INSTALLED_APPS = [
     "allocations",
-    "django.contrib.admin",
+    "allocations.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -175,6 +175,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "portal.middleware.RequestMiddleware",
     "allocations.api.problems.ProblemsMiddleware",
+    "portal.middleware.ReadableRequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "portal.middleware.StaticFilesMiddleware",
     "csp.middleware.CSPMiddleware",

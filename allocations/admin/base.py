@@ -111,9 +111,6 @@ class VisibleAdmin(RefusalMixin, admin.ModelAdmin):  # type: ignore[type-arg]
         ordering = self.get_ordering(request)
         return rows.order_by(*ordering) if ordering else rows  # type: ignore[no-any-return]
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        return super().get_search_results(request, queryset, search_term.replace("\0", ""))
-
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.name in self.get_autocomplete_fields(request):
             kwargs["widget"] = Autocomplete(db_field, self.admin_site)

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 
+from allocations.forms import LoginForm
 from allocations.pages import wants_fragment
 
 
@@ -21,6 +22,7 @@ class Login(auth.LoginView):
     because the login page would not fit into the part.
     """
 
+    authentication_form = LoginForm
     redirect_authenticated_user = True
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
