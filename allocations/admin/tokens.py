@@ -19,7 +19,7 @@ from .base import OperationAdmin, OperationForm, context_of
 
 
 class TokenForm(OperationForm):
-    """A form to make a token."""
+    """A form to create a token."""
 
     role = forms.ChoiceField()
     projects = forms.ModelMultipleChoiceField(
@@ -41,7 +41,7 @@ class TokenForm(OperationForm):
         if (user := self.fields.get("user")) is None:  # an existing token is shown, not edited
             return
         user.help_text = "The user it belongs to, whose rights it can never exceed. Leave empty for yourself."
-        if caller.projects is not None:  # a limited caller can make tokens for nobody else, and sees no other users
+        if caller.projects is not None:  # a limited caller can create tokens for nobody else, and sees no other users
             user.queryset = User.objects.filter(pk=caller.user or 0)  # type: ignore[attr-defined]
 
     def operate(self, values: dict[str, Any]) -> Token:

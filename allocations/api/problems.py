@@ -27,7 +27,7 @@ SENTENCES = {
     411: "The request has no Content-Length: send the length of the body.",
     413: "The body is too large.",
     415: "The body is not JSON: send it with Content-Type: application/json.",
-    500: "Something went wrong in Portal. Its log has the details under the X-Request-ID of this answer.",
+    500: "Something went wrong in Portal. Its log has the details under the X-Request-ID of this response.",
     503: "Portal cannot answer now. Nothing was changed; try again in a moment.",
 }
 CODES = {413: "body_too_large", 415: "not_json", 503: "unavailable"}

@@ -142,7 +142,7 @@ class PortsQuery(PageQuery):
 
 class AuditQuery(Input):
     project: ProjectName | None = Field(None, description="Only this project.")
-    strict: Literal["0", "1"] = Field("0", description="1: answer 503 if there are conflicts.")
+    strict: Literal["0", "1"] = Field("0", description="1: respond with 503 if there are conflicts.")
 
 
 class ExplainQuery(Input):

@@ -1,4 +1,4 @@
-"""The answers of the API: the envelopes around Portal's schemas, the statuses of an endpoint, and the responses."""
+"""The responses of the API: the envelopes around Portal's schemas, the statuses of an endpoint, and the responses."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         max_length=255,
         pattern="^[!-~]+$",
-        description="Your own name for this request. If you repeat it, you get the same answer and nothing changes.",
+        description="Your own name for this request. If you repeat it, you get the same response, and nothing changes.",
     ),
 ]
 IfMatch = Annotated[
     str | None,
-    Header(alias="If-Match", description="The ETag that you have read. The answer is 412 if it has changed since."),
+    Header(alias="If-Match", description="The ETag that you have read. The response is 412 if it has changed since."),
 ]
 
 # 412 goes with If-Match, 422 with Idempotency-Key, 413 and 415 with a body.
@@ -108,7 +108,7 @@ ALWAYS = (400, 401, 403, 429, 500, 503)
 
 
 def responses(good: dict[int, Any], *refusals: int, body: bool = False) -> dict[Any, Any]:
-    """Return the statuses of an endpoint, each with the schema of its answer.
+    """Return the statuses of an endpoint, each with the schema of its response.
 
     Args:
         good: the schema for each status that is not a problem.

@@ -21,7 +21,7 @@ from .queries import get_project
 TOKEN_ROLES = (Role.SCRAPER, Role.VIEWER, Role.OPERATOR, Role.ADMIN)
 
 
-@operation(Role.VIEWER, "make tokens")
+@operation(Role.VIEWER, "create tokens")
 def create(
     context: Context,
     name: str,
@@ -31,7 +31,7 @@ def create(
     expires_at: datetime | None = None,
     user: int | None = None,
 ) -> tuple[Token, str]:
-    """Make a token, and return it with its text, which cannot be read again.
+    """Create a token, and return it with its text, which cannot be read again.
 
     Args:
         name: what it is for; the history shows it.
@@ -47,7 +47,7 @@ def create(
     """
     caller = context.caller
     if caller.token is not None:
-        raise NotPermitted("A token cannot make tokens: log in, and make it yourself.")
+        raise NotPermitted("A token cannot create tokens: log in, and create it yourself.")
     token_role = next((r for r in TOKEN_ROLES if r.label == role), None)
     if token_role is None:
         labels = join_or([r.label for r in TOKEN_ROLES])
@@ -55,10 +55,10 @@ def create(
     if token_role.limited_to(caller.role) is not token_role:
         raise NotPermitted(f"A token cannot have the role {role}: yours is {caller.role.label}.", field="role")
     if user is not None and user != caller.user:
-        caller.require(Role.ADMIN, "make tokens for others")
+        caller.require(Role.ADMIN, "create tokens for others")
         if caller.projects is not None:
             raise NotPermitted(
-                "You are limited to some projects, so you can make tokens only for yourself.", field="user"
+                "You are limited to some projects, so you can create tokens only for yourself.", field="user"
             )
     limit = None if projects is None else [get_project(context, project) for project in projects]
     secret = tokens.generate()

@@ -24,7 +24,7 @@ from allocations.pages import (
 from allocations.ports import tokens
 
 
-@require_role(action="make tokens", methods=FORM_METHODS)
+@require_role(action="create tokens", methods=FORM_METHODS)
 def index(request: HttpRequest) -> HttpResponseBase:
     """List the caller's tokens, and make new ones. Only the response that makes a token shows it."""
     caller = caller_of(request)

@@ -100,14 +100,14 @@ def test_limited_admins_create_tokens_only_for_themselves(ports: PortManager) ->
     """A token of another user may see more projects than the limited admin."""
     other = user_with_role("admin", name="other")
     limited = manager_of(user_with_role("admin", limited_to=["shop"]))
-    with pytest.raises(errors.NotPermitted, match="make tokens only for yourself"):
+    with pytest.raises(errors.NotPermitted, match="create tokens only for yourself"):
         tokens.create(limited.context, "more", role="viewer", user=other.pk)
     assert tokens.create(limited.context, "mine", role="viewer")[0].user_id == limited.context.caller.user
 
 
 def test_a_token_cannot_create_tokens(ports: PortManager) -> None:
     caller = caller_for_token(tokens.create(ports.context, "deploy", role="admin")[1])
-    with pytest.raises(errors.NotPermitted, match="cannot make tokens"):
+    with pytest.raises(errors.NotPermitted, match="cannot create tokens"):
         tokens.create(Context.of(caller, "api"), "child")
 
 

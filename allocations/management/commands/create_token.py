@@ -1,4 +1,4 @@
-"""manage.py create_token: make a token, and print it alone on standard output."""
+"""manage.py create_token: create a token, and print it alone on standard output."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from allocations.text import did_you_mean, join_and
 
 class Command(PortCommand):
     help = (
-        "Make a token for the API, for MCP or for Prometheus. It is printed alone, and only once, because Portal "
+        "Create a token for the API, for MCP or for Prometheus. It is printed alone, and only once, because Portal "
         "stores just a hash. Pass it to a program in its environment or in a file that only its user can "
         "read, never as an argument."
     )
