@@ -30,6 +30,14 @@ PORT = make.FIRST
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """Let commands see Ctrl-C although the shell that runs the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _shop(transactional_db: None) -> None:
     make.port_range("shop", PORT, 20)
 
