@@ -16,14 +16,19 @@ from django.http.response import HttpResponseBase
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
+from portal import peers
 from portal.charsets import is_utf_8
 
 logger = logging.getLogger("portal.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
+# What proxies, tunnels and content delivery networks add to a request.
 FORWARDING_HEADERS = re.compile(
-    r"HTTP_(X_FORWARDED_\w+|X_REAL_IP|FORWARDED|VIA|TRUE_CLIENT_IP|X_CLIENT_IP|CDN_LOOP|CF_\w+)"
+    r"HTTP_(FORWARDED(_\w+)?|VIA|X_FORWARDED(_\w+)?|X_ORIGINAL_\w+|X_PROXY\w*|PROXY_\w+|CDN_LOOP|MAX_FORWARDS"
+    r"|\w*(CLIENT|REAL|REMOTE|CONNECTING|CLUSTER)_?(IP|ADDR)|\w*CLIENT_?IP"
+    r"|(CF|FLY|FASTLY|TAILSCALE|AKAMAI|INCAP|X_AZURE|X_ARR|X_AMZ|X_AMZN|X_APPENGINE|X_ENVOY|X_VERCEL|X_NF)_\w+)"
 )
+ENDS = (("REMOTE_ADDR", "REMOTE_PORT"), ("SERVER_NAME", "SERVER_PORT"))
 DEFAULT_HEADERS = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -118,7 +123,10 @@ def resolve_client(request: HttpRequest) -> bool:
     If it didn't, the forwarding headers can't be trusted and are removed.
     """
     # A request through a proxy isn't from this machine, even if the proxy is.
-    request.is_forwarded = any(FORWARDING_HEADERS.fullmatch(name) for name in request.META)  # type: ignore[attr-defined]
+    is_forwarded = any(FORWARDING_HEADERS.fullmatch(name) for name in request.META)
+    # The addresses are those of the connection, before a trusted proxy's headers replace them below.
+    ends = [(request.META.get(end, ""), int(request.META.get(port) or 0)) for end, port in ENDS]
+    request.is_local = lambda: not is_forwarded and peers.may_read(*ends)  # type: ignore[attr-defined]
     hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
     address = request.META.get("REMOTE_ADDR", "")
     if not is_trusted(address):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib import messages
 from django.db.models import Count, Q
 from django.http import HttpRequest
@@ -40,7 +41,8 @@ def _overview(request: HttpRequest) -> dict[str, object]:
     projects = paginate(request, visible, CARDS_PER_PAGE)
     # In a query of its own: with OFFSET, PostgreSQL would also compute the usage of the projects on earlier pages.
     projects.object_list = visible.filter(pk__in=[project.pk for project in projects]).with_usage()
-    return _totals(request) | {"projects": projects}
+    anonymous_read = settings.PORTAL_ANONYMOUS_READ and caller_of(request).may_administer
+    return _totals(request) | {"projects": projects, "anonymous_read": anonymous_read}
 
 
 def _totals(request: HttpRequest) -> dict[str, object]:

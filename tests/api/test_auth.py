@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,8 +24,17 @@ REQUEST = {"project": "shop", "service": "api"}
 
 class TestAnonymousRead:
     @pytest.fixture(autouse=True)
-    def _is_enabled(self, settings: Any) -> None:
+    def _is_enabled(self, settings: Any, anybody: ApiClient) -> Iterator[None]:
+        """Let anonymous requests name a real connection, which this process has opened."""
         settings.PORTAL_ANONYMOUS_READ = True
+        with (
+            socket.create_server(("127.0.0.1", 0)) as server,
+            socket.create_connection(server.getsockname()) as client,
+        ):
+            address, port = server.getsockname()
+            ends = {"SERVER_NAME": address, "SERVER_PORT": str(port), "REMOTE_PORT": str(client.getsockname()[1])}
+            anybody.client.generic = functools.partial(anybody.client.generic, **ends)  # type: ignore[method-assign]
+            yield
 
     def test_everything_can_be_read(self, anybody: ApiClient, web: PortAllocation) -> None:
         for address in (
@@ -46,13 +58,19 @@ class TestAnonymousRead:
         "header",
         [
             *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "Forwarded", "Via"),
-            *("CF-Connecting-IP", "CF-Ray", "X-Real-IP", "True-Client-IP", "CDN-Loop"),
+            *("CF-Connecting-IP", "CF-Ray", "X-Real-IP", "True-Client-IP", "CDN-Loop", "X-Forwarded", "Forwarded-For"),
+            *("Fly-Client-IP", "Fastly-Client-IP", "X-Azure-ClientIP", "Tailscale-User-Login", "X-Client-IP"),
+            *("X-Envoy-External-Address", "X-Original-Host", "Client-IP", "X-Cluster-Client-IP", "X-Remote-Addr"),
         ],
     )
     def test_a_request_through_a_proxy_requires_a_token(
         self, anybody: ApiClient, web: PortAllocation, header: str
     ) -> None:
         assert anybody("GET", "/api/ports", **{header.replace("-", "_"): "203.0.113.9"}).status_code == 401
+
+    def test_an_unknown_connection_requires_a_token(self, anybody: ApiClient, web: PortAllocation) -> None:
+        del anybody.client.generic  # its requests have no connection now
+        assert anybody("GET", "/api/ports").status_code == 401
 
     def test_pages_require_a_login(self, web: PortAllocation) -> None:
         assert Client().get("/").status_code == 302

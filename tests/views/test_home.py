@@ -2,6 +2,7 @@
 
 import re
 import socket
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -70,6 +71,14 @@ def test_audit_now_shows_its_result(
     assert "Unallocated listeners 1" in content
     assert "Last audit just now by viewer" in content
     assert viewer.post("/audit").status_code == 303
+
+
+def test_admins_are_told_while_anonymous_reading_is_on(admin: Client, viewer: Client, settings: Any) -> None:
+    notice = "can read the API and the metrics without a token"
+    assert notice not in text(admin.get("/"))
+    settings.PORTAL_ANONYMOUS_READ = True
+    assert notice in text(admin.get("/"))
+    assert notice not in text(viewer.get("/"))
 
 
 @pytest.mark.parametrize("query", ["shop", "web", pytest.param(str(FIRST), id="port"), "shop/web", "The sho"])

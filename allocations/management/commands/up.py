@@ -16,13 +16,15 @@ from allocations.errors import InvalidValue, PortTaken
 from allocations.management.command import PortCommand
 from allocations.ports.seed import OWN_PROJECT, OWN_SERVICE, exclusive_setup, own_port, seed
 from allocations.text import join_and
+from portal import peers
 from portal.environment import is_loopback
 
 
 def allows_anonymous_read() -> bool:
     """Return whether reading needs no login: only this machine reaches Portal, and the setting is not configured."""
     is_configured = bool(os.environ.get("PORTAL_ANONYMOUS_READ", "").strip())
-    return not is_configured and settings.EMBEDDED_DATABASE and is_loopback(settings.PORTAL_HOST) and not settings.HTTPS
+    is_private = settings.EMBEDDED_DATABASE and is_loopback(settings.PORTAL_HOST) and not settings.HTTPS
+    return not is_configured and is_private and peers.is_supported()
 
 
 class Command(PortCommand):
@@ -60,7 +62,10 @@ class Command(PortCommand):
         self.say(f"Portal serves on http://{name}:{port}   (Ctrl-C stops it)")
         if allows_anonymous_read():
             os.environ["PORTAL_ANONYMOUS_READ"] = "1"
-            self.say("Anybody on this machine may read the API without a login (PORTAL_ANONYMOUS_READ=0 stops that).")
+            self.say(
+                "Everyone with an account on this machine can read the API without a token "
+                "(PORTAL_ANONYMOUS_READ=0 stops that)."
+            )
         self.stderr.flush()
         config = settings.BASE_DIR / "portal" / "gunicorn.conf.py"
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(config)])  # noqa: S606
