@@ -15,11 +15,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 import psutil
 from django.core.exceptions import ImproperlyConfigured
@@ -27,6 +28,7 @@ from django.db import OperationalError
 from psycopg import pq
 
 from portal import home as portal_home
+from portal.embedded import files
 
 PORT = 5432  # only part of the name of the socket; set explicitly, so that PGPORT has no effect
 USER = DATABASE = "portal"
@@ -111,13 +113,13 @@ class Server:
         After a crash, or in a restarted container, the pid may be that of a zombie, another program or another server.
         """
         try:
-            process = psutil.Process(int(_first_word(self.data / "postmaster.pid")))
+            process = psutil.Process(int(self._first_word("postmaster.pid")))
             return (
                 process.name() == "postgres"
                 and process.status() != psutil.STATUS_ZOMBIE
                 and Path(process.cwd()).samefile(self.data)
             )
-        except (FileNotFoundError, IndexError, ValueError, psutil.Error):
+        except (OSError, IndexError, ValueError, psutil.Error):
             return False
 
     def start(self) -> None:
@@ -206,7 +208,7 @@ class Server:
             shutil.rmtree(directory, ignore_errors=True)
 
     def _check_version(self) -> None:
-        major = _first_word(self.data / "PG_VERSION")
+        major = self._first_word("PG_VERSION")
         if major != MAJOR:
             raise CannotStart(
                 f"{self.data} was written by PostgreSQL {major}, but this Portal uses {MAJOR}. Make a backup "
@@ -220,8 +222,29 @@ class Server:
         PostgreSQL needs them to find out whether a process of the old server is still using the data.
         """
         for path in (self.data / "postmaster.pid", self.socket_dir / f".s.PGSQL.{PORT}.lock"):
-            if path.exists() and (lines := path.read_text().splitlines()):
-                path.write_text("\n".join([_NO_PID, *lines[1:]]) + "\n")
+            with suppress(FileNotFoundError), self._opened(path, "r+") as file:
+                if lines := file.read().splitlines():
+                    file.seek(0)
+                    file.truncate()
+                    file.write("\n".join([_NO_PID, *lines[1:]]) + "\n")
+
+    @contextmanager
+    def _opened(self, path: Path, mode: str) -> Iterator[IO[str]]:
+        """Open a file that belongs to the account of the server, see files.opened()."""
+        account = portal_home.postgres_account()
+        try:
+            with files.opened(path, mode, account.pw_uid if account else os.geteuid()) as file:
+                yield file
+        except files.NotOurs as error:
+            raise CannotStart(
+                f"{path} is not a file that PostgreSQL has written, so another program has replaced it. Find out which "
+                "one, and delete the file."
+            ) from error
+
+    def _first_word(self, name: str) -> str:
+        """Return the first word of a file in the data directory."""
+        with self._opened(self.data / name, "r") as file:
+            return file.read(1000).split()[0]
 
     def _launch(self) -> None:
         settings = {**_SETTINGS, "unix_socket_directories": str(self.socket_dir)}
@@ -293,7 +316,3 @@ class Server:
                 path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
             new.rename(copy)
         return copy / _PACKAGE / programs.parent.name / programs.name
-
-
-def _first_word(path: Path) -> str:
-    return path.read_text().split()[0]

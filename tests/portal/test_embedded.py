@@ -394,3 +394,32 @@ def test_secret_key_is_generated_once(folder: Path, uid: int) -> None:
     assert len(keys) == 1
     assert len(keys.pop()) >= 50
     assert stat.S_IMODE((folder / "home" / "secret_key").stat().st_mode) == 0o600
+
+
+REPLACED = ["postgresql/postmaster.pid", "postgresql/PG_VERSION", "socket/.s.PGSQL.5432.lock"]
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO"])
+def test_files_that_another_program_has_replaced_are_neither_read_nor_written(
+    portal: Portal, folder: Path, name: str, kind: str
+) -> None:
+    """A process of the server's account could make root read and write any file."""
+    assert portal.start() == ""
+    portal.kill()
+    directory, base = name.split("/")
+    path = (portal.socket_dir if directory == "socket" else portal.server.data) / base
+    precious = folder / "precious"
+    precious.write_text("1\nprecious\n")
+    path.unlink(missing_ok=True)
+    if kind == "symbolic link":
+        path.symlink_to(precious)
+    elif kind == "hard link":
+        path.hardlink_to(precious)
+    else:
+        os.mkfifo(path)
+    error = portal.start()
+    assert precious.read_text() == "1\nprecious\n"
+    assert "another program has replaced it" in error
+    assert str(path) in error
+    path.unlink()
