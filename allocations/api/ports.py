@@ -111,7 +111,7 @@ def allocate(request: HttpRequest, body: Allocate, idempotency_key: IdempotencyK
         location = reverse("api-1:port", args=[allocation.pk])
         return Result(schemas.NewAllocation.of(allocation), _status_for([allocation]), location)
 
-    return respond_once(request, idempotency_key, body, run)
+    return respond_once(request, idempotency_key, body, run, allocations.allocate_many)
 
 
 @router.post(
@@ -131,7 +131,7 @@ def allocate_many(request: HttpRequest, body: AllocateMany, idempotency_key: Ide
         value = NewAllocations(allocations=[schemas.NewAllocation.of(a) for a in rows], created=created)
         return Result(value, _status_for(rows))
 
-    return respond_once(request, idempotency_key, body, run)
+    return respond_once(request, idempotency_key, body, run, allocations.allocate_many)
 
 
 def _specs(services: list[Service]) -> list[AllocationSpec]:
@@ -164,7 +164,7 @@ def reserve(request: HttpRequest, body: Reserve, idempotency_key: IdempotencyKey
         location = reverse("api-1:port", args=[rows[0].pk]) if len(rows) == 1 else ""
         return Result(Reservations(allocations=[schemas.Allocation.of(a) for a in rows]), 201, location)
 
-    return respond_once(request, idempotency_key, body, run)
+    return respond_once(request, idempotency_key, body, run, reservations.reserve_block)
 
 
 @router.get("/ports/{uuid:id}", url_name="port", response=responses({200: schemas.Allocation}, 404))

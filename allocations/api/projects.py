@@ -47,7 +47,7 @@ def add_project(request: HttpRequest, body: AddProject, idempotency_key: Idempot
         project = projects.add(context_of(request), **body.model_dump())
         return Result(schemas.Project.of(project), 201, reverse("api-1:project", args=[project.name]))
 
-    return respond_once(request, idempotency_key, body, run)
+    return respond_once(request, idempotency_key, body, run, projects.add)
 
 
 @router.get("/projects/{name}", url_name="project", response=responses({200: schemas.Project}, 404))

@@ -51,7 +51,7 @@ def add_range(request: HttpRequest, body: AddRange, idempotency_key: Idempotency
         port_range = ranges.add(context_of(request), **body.model_dump())
         return Result(schemas.Range.of(port_range), 201, reverse("api-1:range", args=[port_range.pk]))
 
-    return respond_once(request, idempotency_key, body, run)
+    return respond_once(request, idempotency_key, body, run, ranges.add)
 
 
 @router.get("/ranges/{uuid:id}", url_name="range", response=responses({200: schemas.Range}, 404))

@@ -148,12 +148,15 @@ class Result(NamedTuple):
     location: str = ""
 
 
-def respond_once(request: HttpRequest, key: str | None, body: Input, run: Callable[[], Result]) -> HttpResponse:
+def respond_once(
+    request: HttpRequest, key: str | None, body: Input, run: Callable[[], Result], of: Callable[..., Any]
+) -> HttpResponse:
     """Run a POST and respond with its result. A repetition with the same key gets the same response.
 
     Args:
         key: the Idempotency-Key; None runs it every time.
         body: what was sent, so that a different request with the same key is refused.
+        of: the operation that `run` runs, or one that requires the same rights.
     """
 
     def answer() -> dict[str, Any]:
@@ -165,7 +168,9 @@ def respond_once(request: HttpRequest, key: str | None, body: Input, run: Callab
     else:
         sent = body.model_dump(mode="json", by_alias=True, exclude_unset=True)
         fingerprint = {"address": request.path, "body": sent}
-        repeated, is_repetition = run_once(context_of(request), key, fingerprint, answer)
+        repeated, is_repetition = run_once(
+            context_of(request), key, fingerprint, answer, of=of, project=getattr(body, "project", None)
+        )
         stored = dict(repeated)
     headers = {"Location": stored["location"]} if stored["location"] else {}
     if is_repetition:

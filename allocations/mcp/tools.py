@@ -82,7 +82,7 @@ async def allocate_port(
             return {"id": str(allocations.allocate(context, project_name, service_name, **spec).pk)}
 
         request = {"tool": "allocate-port", "project": project_name, "service": service_name, **spec}
-        stored, _ = run_once(context, idempotency_key, request, run)
+        stored, _ = run_once(context, idempotency_key, request, run, of=allocations.allocate_many, project=project_name)
         # As it is now: it may have been approved or released since.
         allocation = queries.get_held(context, UUID(stored["id"]))
         return ServicePort.of(allocation, retry="repeat this call", created=True)

@@ -53,6 +53,10 @@ class Context:
         return self.caller.token is not None or self.source == "mcp"
 
 
+# The role that each operation requires, and what the operation does.
+REQUIRED: dict[Callable[..., Any], tuple[Role, str]] = {}
+
+
 def operation(role: Role, action: str) -> Callable[[F], F]:
     """Turn a function into an operation: rights, one transaction, the actor's name, retries, and errors as PortError.
 
@@ -87,6 +91,16 @@ def operation(role: Role, action: str) -> Callable[[F], F]:
                     raise db_errors.port_error_for(error) from error
             raise AssertionError("unreachable: the last attempt returns or raises")
 
+        REQUIRED[run] = (role, action)
         return cast(F, run)
 
     return decorate
+
+
+def require_rights(context: Context, function: Callable[..., Any]) -> None:
+    """Refuse a caller who may not run this operation today.
+
+    Raises:
+        NotPermitted: the caller's role is lower than the one that the operation requires.
+    """
+    context.caller.require(*REQUIRED[function])

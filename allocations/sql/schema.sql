@@ -604,6 +604,22 @@ BEGIN
 END $$;
 
 
+CREATE FUNCTION guard_token_projects() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+-- Refuse to give a token further projects after the transaction that created it.
+DECLARE
+    token api_tokens;
+BEGIN
+    SELECT * INTO token FROM api_tokens t WHERE t.id = NEW.token_id;
+    IF TG_OP = 'UPDATE' OR token.created_at < transaction_timestamp() THEN
+        RAISE EXCEPTION 'token ptl_%_… keeps its projects: create a new one', token.public_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'api_tokens_identity';
+    END IF;
+    RETURN NEW;
+END $$;
+
+
 CREATE FUNCTION hold_port(project_id uuid, range_ids uuid[], service_name text, service_type text DEFAULT '',
     hostname text DEFAULT 'localhost', protocol text DEFAULT 'tcp', port_number integer DEFAULT NULL::integer,
     status text DEFAULT 'allocated', description text DEFAULT '', owner text DEFAULT '',
@@ -894,6 +910,12 @@ END $$;
 ------------------------------------------------------------------------------------------------------------------------
 -- Triggers
 ------------------------------------------------------------------------------------------------------------------------
+
+CREATE TRIGGER api_token_projects_guard BEFORE INSERT OR UPDATE ON api_token_projects FOR EACH ROW EXECUTE FUNCTION
+    guard_token_projects();
+
+ALTER TABLE api_token_projects ENABLE ALWAYS TRIGGER api_token_projects_guard;
+
 
 CREATE TRIGGER api_tokens_guard BEFORE UPDATE ON api_tokens FOR EACH ROW EXECUTE FUNCTION guard_token();
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import Group
 
 from allocations.api.responses import expected_versions
-from allocations.models import PortAllocation
+from allocations.auth.lookup import caller_for_user
+from allocations.models import PortAllocation, Project, UserLimit
+from allocations.ports import Context, PortManager, tokens
 from tests.make import FIRST
+from tests.users import user_with_role
 
 from .conftest import ApiClient
 
@@ -40,6 +44,24 @@ class TestIdempotencyKey:
             client("POST", "/api/ports", request, Idempotency_Key="a1").json()["port"] for client in (operator, admin)
         ]
         assert ports == [FIRST, FIRST + 1]
+
+    def test_a_repetition_requires_the_rights_of_today(self, ports: PortManager) -> None:
+        user = user_with_role("operator")
+        secret = tokens.create(Context.of(caller_for_user(user), "web"), "deploy", role="operator")[1]
+        client, request = ApiClient(secret), REQUEST | {"new": True}
+
+        def repeat() -> tuple[int, str]:
+            response = client("POST", "/api/ports", request, Idempotency_Key="a1")
+            return response.status_code, response.json().get("code", "")
+
+        assert [repeat(), repeat()] == [(201, ""), (201, "")]
+        user.groups.set(Group.objects.filter(name="viewer"))
+        assert repeat() == (403, "not_permitted")
+        user.groups.set(Group.objects.filter(name="operator"))
+        assert repeat() == (201, "")
+        UserLimit.objects.create(user=user).projects.set(Project.objects.filter(name="bank"))
+        assert repeat() == (404, "unknown_project")
+        assert PortAllocation.objects.count() == 1
 
     def test_a_refusal_is_not_remembered(self, operator: ApiClient, web: PortAllocation) -> None:
         request = REQUEST | {"port": FIRST}

@@ -20,7 +20,7 @@ from allocations import errors
 from allocations.auth.lookup import caller_for_token, caller_for_user
 from allocations.auth.roles import Role
 from allocations.auth.tokens import Secret, parse
-from allocations.models import Token, UserLimit
+from allocations.models import Project, Token, UserLimit
 from allocations.ports import PortManager, projects, tokens
 from allocations.ports.db_errors import port_error_for
 from allocations.ports.operations import Context
@@ -179,6 +179,18 @@ class TestConstraints:
     def test_the_identity_of_a_token_never_changes(self, ports: PortManager, change: str) -> None:
         tokens.create(ports.context, "deploy", projects=["shop"])
         assert violated_constraint(f"UPDATE api_tokens SET {change}") == "api_tokens_identity"
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_token_gets_no_further_projects(self, ports: PortManager) -> None:
+        token, _ = tokens.create(ports.context, "deploy", projects=["shop"])
+        with pytest.raises(DatabaseFault, match="keeps its projects") as refused:
+            token.projects.add(Project.objects.get(name="bank"))
+        assert "its rights never grow" in port_error_for(refused.value).sentence
+        with pytest.raises(DatabaseFault, match="keeps its projects"), connection.cursor() as cursor:
+            cursor.execute("UPDATE api_token_projects SET project_id = (SELECT id FROM projects WHERE name = 'bank')")
+        assert [project.name for project in token.projects.all()] == ["shop"]
+        token.projects.clear()
+        assert not token.projects.exists()
 
     def test_a_revoked_token_stays_revoked(self, ports: PortManager) -> None:
         token, _ = tokens.create(ports.context, "deploy")

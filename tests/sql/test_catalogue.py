@@ -13,7 +13,15 @@ pytestmark = [pytest.mark.django_db, pytest.mark.both_servers]
 
 TABLES = (
     *("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events"),
-    *("api_tokens", "user_limits", "idempotent_answers", "auth_user", "auth_user_groups", "auth_group"),
+    *(
+        "api_tokens",
+        "api_token_projects",
+        "user_limits",
+        "idempotent_answers",
+        "auth_user",
+        "auth_user_groups",
+        "auth_group",
+    ),
 )
 
 CONSTRAINTS = {
@@ -58,6 +66,7 @@ TRIGGERS = {
     ("projects", "projects_no_truncate", "A"),
     ("events", "events_append_only", "A"),
     ("events", "events_no_truncate", "A"),
+    ("api_token_projects", "api_token_projects_guard", "A"),
     ("api_tokens", "api_tokens_guard", "A"),
     ("auth_user", "auth_user_last_admin", "A"),
     ("auth_user_groups", "auth_user_groups_last_admin", "A"),
@@ -102,6 +111,7 @@ FUNCTIONS = {
     "is_full_admin": ("user_id integer", "boolean"),
     "guard_allocation": ("", "trigger"),
     "guard_token": ("", "trigger"),
+    "guard_token_projects": ("", "trigger"),
     "guard_last_admin": ("", "trigger"),
     "record_event": ("", "trigger"),
     "refuse_change": ("", "trigger"),
@@ -119,6 +129,7 @@ TRIGGER_FUNCTIONS = {
     "projects_no_truncate": "refuse_change",
     "events_no_truncate": "refuse_change",
     "events_append_only": "refuse_change",
+    "api_token_projects_guard": "guard_token_projects",
     "api_tokens_guard": "guard_token",
     "auth_user_last_admin": "guard_last_admin",
     "auth_user_groups_last_admin": "guard_last_admin",
