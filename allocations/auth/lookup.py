@@ -6,9 +6,12 @@ import secrets
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from allocations import sql
+from allocations.errors import InvalidValue
 
 from . import tokens
 from .roles import Caller, Role
@@ -62,10 +65,15 @@ def create_first_admin(password: str = "") -> str | None:
 
     Returns:
         The password, to be shown once; None if there are users already.
+
+    Raises:
+        InvalidValue: the password is too weak; nothing was changed.
     """
     users = get_user_model()._default_manager
     if users.exists():
         return None
+    if password:
+        _check_password(password)
     password = password or secrets.token_urlsafe(12)
     try:
         with transaction.atomic():
@@ -73,3 +81,14 @@ def create_first_admin(password: str = "") -> str | None:
     except IntegrityError:  # another `up` was quicker
         return None
     return password
+
+
+def _check_password(password: str) -> None:
+    try:
+        validate_password(password, get_user_model()(username="admin"))
+    except ValidationError as error:
+        raise InvalidValue(
+            f"PORTAL_ADMIN_PASSWORD is too weak: {' '.join(error.messages)} Set a better one, or leave it empty to get "
+            "a random one.",
+            field="PORTAL_ADMIN_PASSWORD",
+        ) from None

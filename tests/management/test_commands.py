@@ -1,13 +1,20 @@
 """The commands: what they print, on which stream, and their exit status. tests/ports/ tests the operations."""
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
@@ -489,6 +496,50 @@ class TestUp:
             assert f"Portal cannot serve on {host}:{FIRST_UNUSED} (" in done.stderr
             assert "set PORTAL_HOST to an address of this machine" in done.stderr
         assert not Server(tmp_path / "home").data.exists()
+
+    @pytest.fixture
+    def own_home(self) -> Iterator[Path]:
+        """Provide a PORTAL_HOME that the account of PostgreSQL can enter, and stop the server in it afterwards."""
+        path = Path(tempfile.mkdtemp(prefix="portal-test-", dir="/tmp"))
+        path.chmod(0o711)
+        yield path / "home"
+        Server(path / "home").stop()
+        shutil.rmtree(path)
+
+    @pytest.mark.parametrize(("password", "reason"), [("admin", "too short"), ("password1", "too common")])
+    def test_a_weak_password_is_refused(self, own_home: Path, password: str, reason: str) -> None:
+        done = self.up(own_home, PORTAL_ADMIN_PASSWORD=password)
+        assert done.returncode == 1
+        assert "PORTAL_ADMIN_PASSWORD is too weak" in done.stderr
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+    def test_the_password_is_not_in_the_environment_of_the_server(self, own_home: Path, tmp_path: Path) -> None:
+        variables = {"PORTAL_HOME": str(own_home), "PORTAL_PORT": str(FIRST_UNUSED)}
+        with (tmp_path / "log").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, "manage.py", "up"],
+                cwd=settings.BASE_DIR,
+                env={"PATH": "/usr/bin:/bin", "PORTAL_ADMIN_PASSWORD": "tea-at-five-4711", **variables},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            for _ in range(600):
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{FIRST_UNUSED}/readyz", timeout=30)
+                    break
+                time.sleep(0.1)
+            processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+            assert len(processes) > 1
+            for process in processes:
+                assert "tea-at-five" not in Path(f"/proc/{process.pid}/environ").read_text()
+        finally:
+            server.terminate()
+            server.wait(30)
+        assert "with the password in PORTAL_ADMIN_PASSWORD" in (tmp_path / "log").read_text()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs the database under the same account")
     def test_a_home_that_the_database_account_cannot_enter_is_refused(self, tmp_path: Path) -> None:

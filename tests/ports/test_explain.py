@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from datetime import timedelta
 
@@ -145,3 +146,13 @@ def test_owner_is_shown_to_callers_who_may_see_the_service(ports: PortManager) -
     assert "team-payments" not in full_text(explain(limited("bank").context, FIRST))
     ports.update("shop", "web", owner="")
     assert "Owner" not in full_text(explain(ports.context, FIRST))
+
+
+def test_a_process_outside_all_ranges_is_named_only_to_those_who_see_everything(ports: PortManager) -> None:
+    with socket.create_server(("127.0.0.1", FIRST + 300)):
+        everything, part = explain(ports.context, FIRST + 300), explain(limited("shop").context, FIRST + 300)
+    assert everything.listener is not None
+    assert f"(pid {os.getpid()}) listens on it" in everything.sentence
+    assert part.listener is None
+    assert "lies in no range; something listens on it." in part.sentence
+    assert part.next_step == everything.next_step

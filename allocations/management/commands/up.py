@@ -52,10 +52,10 @@ class Command(PortCommand):
         self.say("Setting up the database …")
         with exclusive_setup():
             call_command("migrate", interactive=False, verbosity=0)
+            self._first_admin()
             added = seed(self.context, port)
             if added:
                 self.say(f"Added {join_and(added)}.")
-            self._first_admin()
         call_command("collectstatic", interactive=False, verbosity=0)
         self._warn_of_own_port(port)
         name = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
@@ -66,6 +66,8 @@ class Command(PortCommand):
                 "Everyone with an account on this machine can read the API without a token "
                 "(PORTAL_ANONYMOUS_READ=0 stops that)."
             )
+        # The server does not need the password. Empty, it also takes precedence over the one in .env.
+        os.environ["PORTAL_ADMIN_PASSWORD"] = ""
         self.stderr.flush()
         config = settings.BASE_DIR / "portal" / "gunicorn.conf.py"
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(config)])  # noqa: S606
