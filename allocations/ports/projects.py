@@ -76,6 +76,8 @@ def update(context: Context, project: str, /, *, expected: Container[str] | None
     values: dict[str, Any] = {field: VALIDATORS[field](value) for field, value in changes.items() if field != "name"}
     if changes.get("name", project) != project:
         values["name"] = validators.project_name(changes["name"], "name")
+        if context.caller.projects is not None:  # a refusal would reveal that another project has the name
+            raise NotPermitted("You are limited to some projects, so you cannot rename one: ask an admin who is not.")
         _refuse_taken_name(values["name"])
     if values:
         Project.objects.filter(pk=row.pk).update(**values)

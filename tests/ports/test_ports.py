@@ -154,6 +154,19 @@ class TestAllocate:
             assert ports.allocate("shop", "web").port_number == FIRST + 1
 
 
+def test_a_limited_admin_cannot_find_out_names_by_renaming(ports: PortManager) -> None:
+    make.port_range("secret", FIRST + 30, 5)
+    shop = Project.objects.get(name="shop")
+    limited = PortManager(actor="ann", caller=Caller("ann", Role.ADMIN, frozenset({shop.pk})))
+    sentences = set()
+    for name in ("secret", "unused"):
+        with pytest.raises(errors.NotPermitted, match="cannot rename") as refused:
+            projects.update(limited.context, "shop", name=name)
+        sentences.add(refused.value.sentence)
+    assert len(sentences) == 1
+    assert projects.update(limited.context, "shop", name="shop", description="x").description == "x"
+
+
 class TestAllocateMany:
     def test_ports_follow_the_order_of_the_services(self, ports: PortManager) -> None:
         batch = ports.allocate_many("shop", ["web", "api", "ws"])
