@@ -3,8 +3,10 @@
 PYTHON ?= python3
 PY = .venv/bin/python
 # uv is fast and compiles what it installs. If it isn't available, use pip, which is slower.
-install = ($(PY) -m pip install -q uv && $(PY) -m uv pip install -q --system-certs --compile-bytecode --python $(PY) -r $<) \
-	|| $(PY) -m pip install -q -r $<
+# Both refuse a file that does not have one of the hashes in the list.
+install = ($(PY) -m pip install -q --require-hashes -r requirements-uv.txt \
+	&& $(PY) -m uv pip install -q --system-certs --compile-bytecode --require-hashes --python $(PY) -r $<) \
+	|| $(PY) -m pip install -q --require-hashes -r $<
 # The checks don't use the settings of a Portal that is running here.
 checks = DJANGO_SETTINGS_MODULE=tests.settings $(PY)
 
