@@ -285,11 +285,11 @@ def mode(value: object) -> str:
 
 
 def idempotency_key(value: object) -> str:
-    """Return the key by which a client marks the repetitions of a request: 1 to 255 printable ASCII characters."""
-    if isinstance(value, str) and re.fullmatch(r"[!-~]{1,255}", value):
+    """Return the key by which a client marks the repetitions of a request: 1 to 128 printable ASCII characters."""
+    if isinstance(value, str) and re.fullmatch(r"[!-~]{1,128}", value):
         return value
     raise InvalidValue(
-        f"Idempotency-Key {quoted(value)} is not valid: use 1 to 255 printable ASCII characters without spaces.",
+        f"Idempotency-Key {quoted(value)} is not valid: use 1 to 128 printable ASCII characters without spaces.",
         field="Idempotency-Key",
     )
 

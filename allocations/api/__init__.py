@@ -35,7 +35,7 @@ PATTERNS = {
     "port": "a whole number from 1 to 65535",
     "q": "text without control characters",
     "cursor": "the value of next from the previous page",
-    "Idempotency-Key": "1 to 255 printable ASCII characters without spaces",
+    "Idempotency-Key": "1 to 128 printable ASCII characters without spaces",
 }
 
 

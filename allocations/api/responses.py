@@ -92,7 +92,7 @@ IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        max_length=255,
+        max_length=128,
         pattern="^[!-~]+$",
         description="Your own name for this request. If you repeat it, you get the same response, and nothing changes.",
     ),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
-from .positions import DictWithLines, ListWithLines, load_yaml
+from .positions import DECODER, DictWithLines, ListWithLines, load_yaml
 from .rows import (
     ParsedInput,
     Row,
@@ -31,7 +30,7 @@ def docker(text: str) -> ParsedInput:
     parsed = ParsedInput("docker")
     for number, line in numbered_lines(text):
         try:
-            container = json.loads(line)
+            container = DECODER.decode(line)
             if not isinstance(container, dict) or "Ports" not in container or "Names" not in container:
                 raise UnrecognizedLineError("not a line of docker ps --format json: Names or Ports is missing")
             rows = list(_published_ports(number, container))

@@ -10,11 +10,17 @@ from typing import Any
 
 import yaml
 
-from .rows import UnreadableInputError
+from .rows import RowError, UnreadableInputError, excerpt
 
-DECODER = json.JSONDecoder()
 MAX_CHARACTERS = 50_000_000  # several times the maximum size of an input without aliases
 SEPARATORS = re.compile(r"[ \t\r\n,:]*")
+
+
+class DuplicateKeyError(RowError):
+    """Raised if a JSON object contains a key more than once, because nobody knows which value is meant."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {excerpt(key)} occurs more than once in one object")
 
 
 class ListWithLines(list[Any]):
@@ -37,16 +43,35 @@ class DictWithLines(dict[Hashable, Any]):
         self.lines = lines
 
 
+def _unique_members(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object as a dictionary.
+
+    Raises:
+        DuplicateKeyError: a key occurs more than once.
+    """
+    value: dict[str, Any] = {}
+    for key, member in members:
+        if key in value:
+            raise DuplicateKeyError(key)
+        value[key] = member
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique_members)
+
+
 def load_json(text: str) -> Any:
     """Return the content of a JSON text.
 
     A list at the top level, and lists that are values of an object at the top level, become ListWithLines.
 
     Raises:
-        UnreadableInputError: the text isn't valid JSON; the message says where.
+        UnreadableInputError: the text isn't valid JSON, or an object contains a key twice; the message says where.
     """
     try:
         return _with_lines(json.loads(text), text)
+    except UnreadableInputError:
+        raise
     except json.JSONDecodeError as error:
         raise UnreadableInputError(f"not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except (RecursionError, ValueError):  # ValueError: a number has thousands of digits
@@ -60,7 +85,11 @@ def _with_lines(content: Any, text: str) -> Any:
         return _list_at(text, at)
     if isinstance(content, dict):
         values = _values_at(text, at)
-        for (_, key), (start, value) in zip(values, values, strict=True):
+        keys: set[str] = set()
+        for (key_at, key), (start, value) in zip(values, values, strict=True):
+            if key in keys:
+                raise _at_line(DuplicateKeyError(key), text, key_at)
+            keys.add(key)
             content[key] = _list_at(text, start) if isinstance(value, list) else value
     return content
 
@@ -82,9 +111,17 @@ def _values_at(text: str, at: int) -> Iterator[tuple[int, Any]]:
     """
     at = _skip_separators(text, at + 1)
     while text[at] not in "]}":
-        value, end = DECODER.raw_decode(text, at)
+        try:
+            value, end = DECODER.raw_decode(text, at)
+        except DuplicateKeyError as error:
+            raise _at_line(error, text, at) from None
         yield at, value
         at = _skip_separators(text, end)
+
+
+def _at_line(error: DuplicateKeyError, text: str, at: int) -> UnreadableInputError:
+    line = text.count("\n", 0, at) + 1
+    return UnreadableInputError(f"{error} at line {line}")
 
 
 def _skip_separators(text: str, at: int) -> int:
@@ -105,7 +142,13 @@ class Loader(yaml.BaseLoader):
         return ListWithLines(items, [_line(item) for item in node.value])
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> DictWithLines:
-        lines = {key.value: _line(value) for key, value in node.value if isinstance(key, yaml.ScalarNode)}
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in lines:
+                    problem = f"the key {excerpt(key.value)} occurs more than once in one object"
+                    raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+                lines[key.value] = _line(value)
         fields = super().construct_mapping(node, deep)
         self._check_size(node, chain.from_iterable(node.value))
         return DictWithLines(fields, lines)

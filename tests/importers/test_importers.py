@@ -303,7 +303,6 @@ class TestLineNumbers:
             (PRETTY, "json", [6], [6, 7]),
             (PRETTY.replace("\n", "\r\n"), "json", [6], [6, 7]),
             ('\n\n[\n{"service": "a"},\n{}]', "json", [4], [5]),
-            ('{"services": [], "services": [\n{"service": "a"}]}', "json", [2], []),
             (YAML, "yaml", [3], [6, 7]),
             (COMPOSE, "compose", [6, 9, 11], [8, 11, 13]),
             ('service,port,description\n\na,3000,"two\nlines"\nb\nc,3001,\n"', "csv", [3, 6], [5, 7]),
