@@ -125,7 +125,7 @@ def resolve_client(request: HttpRequest) -> bool:
     # A request through a proxy isn't from this machine, even if the proxy is.
     is_forwarded = any(FORWARDING_HEADERS.fullmatch(name) for name in request.META)
     # The addresses are those of the connection, before a trusted proxy's headers replace them below.
-    ends = [(request.META.get(end, ""), int(request.META.get(port) or 0)) for end, port in ENDS]
+    ends = [(request.META.get(address, ""), str(request.META.get(port))) for address, port in ENDS]
     request.is_local = lambda: not is_forwarded and peers.may_read(*ends)  # type: ignore[attr-defined]
     hops = [hop.strip() for hop in request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")]
     address = request.META.get("REMOTE_ADDR", "")

@@ -15,7 +15,7 @@ import struct
 import sys
 from pathlib import Path
 
-Address = tuple[str, int]
+Address = tuple[str, str | int]
 
 # From linux/netlink.h, linux/sock_diag.h and linux/inet_diag.h.
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, ANY_INTERFACE, NO_COOKIE = 4, 20, 1, 0, 0xFFFFFFFF
@@ -69,7 +69,8 @@ def uid_of_peer(client: Address, server: Address) -> int | None:
     if not is_supported():
         return None
     try:
-        ends = [(_without_mapping(address), port) for address, port in (client, server)]
+        # A Unix socket has no port.
+        ends = [(_without_mapping(address), int(port)) for address, port in (client, server)]
         answer = _ask_kernel(*ends)
     except (OSError, ValueError, struct.error):
         return None

@@ -118,8 +118,10 @@ def test_the_account_of_a_mapped_connection_is_known() -> None:
             assert peers.uid_of_peer(accepted.getpeername()[:2], accepted.getsockname()[:2]) == os.getuid()
 
 
-@pytest.mark.parametrize("client", [("203.0.113.9", 4000), ("127.0.0.1", 1), ("", 0), ("testserver", 80)])
-def test_other_connections_have_no_account(client: tuple[str, int]) -> None:
+@pytest.mark.parametrize(
+    "client", [("203.0.113.9", 4000), ("127.0.0.1", 1), ("", 0), ("testserver", 80), ("127.0.0.1", "None")]
+)
+def test_other_connections_have_no_account(client: peers.Address) -> None:
     assert peers.uid_of_peer(client, ("127.0.0.1", 3000)) is None
 
 

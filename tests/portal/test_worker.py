@@ -22,7 +22,7 @@ DRIP = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: "
 
 
 def healthz() -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{SERVED}/healthz", timeout=5) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{SERVED}/healthz", timeout=30) as response:
         return int(response.status)
 
 
@@ -32,7 +32,7 @@ def connections(count: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         opened = []
         for n in range(count):
-            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", SERVED), timeout=5)))
+            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", SERVED), timeout=30)))
             if n % 200 == 199:
                 time.sleep(0.02)
         yield opened
