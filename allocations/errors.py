@@ -10,6 +10,7 @@
     │   ├── UnknownService        404  unknown_service
     │   ├── UnknownRange          404  unknown_range
     │   ├── UnknownAllocation     404  unknown_allocation
+    │   ├── UnknownHost           404  unknown_host
     │   └── UnknownToken          404  unknown_token
     ├── Conflict                  409  conflict
     │   ├── PortTaken             409  port_taken
@@ -120,6 +121,12 @@ class UnknownAllocation(NotFound):
     """There is no allocation with that id."""
 
     code = "unknown_allocation"
+
+
+class UnknownHost(NotFound):
+    """No admin has approved a host with that name."""
+
+    code = "unknown_host"
 
 
 class UnknownToken(NotFound):

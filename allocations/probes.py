@@ -22,18 +22,22 @@ UP, DOWN, UNKNOWN = "up", "down", "unknown"
 RESOLVE_SECONDS = 2.0
 MAX_ADDRESSES = 4  # per host
 RESERVED_DESCRIPTORS = 64  # file descriptors left for the rest of this process
-# Addresses at which cloud providers serve credentials. They are never probed, whatever a name resolves to.
+# Link-local addresses, those of no host, and those at which cloud providers serve credentials. They are never probed,
+# whatever a name resolves to.
 FORBIDDEN = [
     ipaddress.ip_network(n)
     for n in (
-        *("169.254.0.0/16", "fe80::/10", "0.0.0.0/8", "::/128"),
+        *("169.254.0.0/16", "fe80::/10", "0.0.0.0/8", "::/128", "192.0.0.192/32"),
         *("fd00:ec2::254/128", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32"),
     )
 ]
-# IPv6 networks whose addresses embed an IPv4 address, and how many bits it is shifted left: mapped, NAT64, 6to4.
-EMBEDDING_NETWORKS = [
-    (ipaddress.IPv6Network(n), bits) for n, bits in (("::ffff:0:0/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80))
+# IPv6 networks whose addresses end with an IPv4 address: compatible and mapped (RFC 4291), translated (RFC 2765), and
+# NAT64 (RFC 6052 and 8215).
+ENDING_WITH_IPV4 = [
+    ipaddress.IPv6Network(n) for n in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
 ]
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+ISATAP = (0x00005EFE, 0x02005EFE)  # the bits before the IPv4 address, in any network (RFC 5214)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ async def _probe(addresses: list[str], port: int, timeout: float) -> Probe:
     """
     results = []
     for address in addresses:
-        if _is_forbidden(address):
+        if is_forbidden(address):
             results.append(Probe(UNKNOWN, "forbidden", None, address))
             continue
         results.append(await _connect(address, port, timeout))
@@ -149,13 +153,26 @@ async def _probe(addresses: list[str], port: int, timeout: float) -> Probe:
     return next(unknown, results[-1] if results else Probe(UNKNOWN, "unresolved"))
 
 
-def _is_forbidden(address: str) -> bool:
-    """Return True if an address, or the IPv4 address embedded in it, must never be probed."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    embedded = [
-        ipaddress.IPv4Address(int(ip) >> bits & 0xFFFFFFFF) for network, bits in EMBEDDING_NETWORKS if ip in network
-    ]
-    return any(candidate in network for candidate in (ip, *embedded) for network in FORBIDDEN)
+def is_forbidden(host: str) -> bool:
+    """Return whether a host is an address that must never be probed, or one that leads to such an address."""
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:  # a name
+        return False
+    hidden = [] if ip.version == 4 or ip.is_loopback else _hidden_addresses(ip)
+    return any(candidate in network for candidate in (ip, *hidden) for network in FORBIDDEN)
+
+
+def _hidden_addresses(ip: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """Return the IPv4 addresses to which the network may deliver what is sent to an IPv6 address."""
+    bits = int(ip)
+    hidden = [*(ip.teredo or ()), *filter(None, [ip.sixtofour])]
+    if any(ip in network for network in ENDING_WITH_IPV4) or bits >> 32 & 0xFFFFFFFF in ISATAP:
+        hidden.append(ipaddress.IPv4Address(bits & 0xFFFFFFFF))
+    if ip in LOCAL_NAT64:  # its prefix may have 48, 56 or 64 bits too; bits 64 to 71 are not part of the address
+        without_gap = bits >> 64 << 56 | bits & (1 << 56) - 1
+        hidden += [ipaddress.IPv4Address(without_gap >> 120 - 32 - length & 0xFFFFFFFF) for length in (48, 56, 64)]
+    return hidden
 
 
 async def _connect(address: str, port: int, timeout: float) -> Probe:

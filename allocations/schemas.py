@@ -438,3 +438,16 @@ class ImportReport(Output):
             already=imported(source.already),
             left_out=[LeftOutRow(line=line(row), reason=row.reason, row=row.text) for row in source.left_out],
         )
+
+
+# Hosts
+
+
+class Host(Output):
+    """A host that audits may connect to, or one on which ports are held."""
+
+    name: str
+    held: int = Field(description="How many ports are held on it.")
+    is_approved: bool
+    approved_by: str
+    approved_at: Moment | None

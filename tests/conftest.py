@@ -17,7 +17,7 @@ from django.db.backends.utils import CursorWrapper
 from django.test import Client, TransactionTestCase
 
 from allocations.models import PortAllocation, PortRange
-from allocations.ports import PortManager
+from allocations.ports import PortManager, hosts
 from portal import home
 from portal.embedded.server import Server
 from tests import make
@@ -84,6 +84,7 @@ def empty_tables(_: TransactionTestCase) -> None:
         for table in GUARDED_TABLES:
             cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
         cursor.execute(f"TRUNCATE {', '.join(TABLES_TO_EMPTY)} RESTART IDENTITY CASCADE")
+        cursor.execute("DELETE FROM hosts WHERE name <> 'localhost'")
         for table in GUARDED_TABLES:
             for trigger in trigger_names(cursor, table):
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
@@ -149,6 +150,12 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return name
+
+
+@pytest.fixture
+def approved_host(db: None, other_host: str) -> str:
+    """The name of another host, which an admin has approved."""
+    return hosts.approve(make.manager().context, other_host).name
 
 
 # A registry with one project or two.

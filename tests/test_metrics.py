@@ -55,9 +55,9 @@ def test_values_equal_the_summary(ports: PortManager) -> None:
     assert samples["portal_range_held_ports", "shop", "shop"] == summary.allocated_ports
 
 
-def test_response_time_of_another_host(ports: PortManager, other_host: str) -> None:
+def test_response_time_of_anapproved_host(ports: PortManager, approved_host: str) -> None:
     with socket.create_server(("127.0.0.2", FIRST)):
-        ports.allocate("shop", "far", hostname=other_host)
+        ports.allocate("shop", "far", hostname=approved_host)
         ports.audit()
     times = {k: v for k, v in scrape(ports).items() if k[0] == "portal_service_response_seconds"}
     measured = PortAllocation.objects.with_response_time().get().response_time_ms

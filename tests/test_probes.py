@@ -169,14 +169,38 @@ def test_slow_name_server_does_not_delay_other_targets(
     assert results[server].status == "up"
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "::"])
+@pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "fd00:ec2::254", "192.0.0.192", "0.0.0.0", "::"])
 def test_metadata_addresses_of_clouds_are_never_probed(host: str) -> None:
     assert connect([(host, 80)])[host, 80].reason == "forbidden"
 
 
-@pytest.mark.parametrize("host", ["::ffff:169.254.1.1", "64:ff9b::a9fe:101", "2002:a9fe:101::1", "::ffff:0.0.0.0"])
+# Each leads to 169.254.169.254 in a network that translates such addresses.
+HIDING = {
+    "mapped": "::ffff:169.254.169.254",
+    "compatible": "::a9fe:a9fe",
+    "translated": "::ffff:0:a9fe:a9fe",
+    "NAT64": "64:ff9b::a9fe:a9fe",
+    "local NAT64, 96 bits": "64:ff9b:1::a9fe:a9fe",
+    "local NAT64, 64 bits": "64:ff9b:1:0:a9:fea9:fe00:0",
+    "local NAT64, 56 bits": "64:ff9b:1:a9:fe:a9fe::",
+    "local NAT64, 48 bits": "64:ff9b:1:a9fe:a9:fe00::",
+    "6to4": "2002:a9fe:a9fe::1",
+    "Teredo server": "2001:0:a9fe:a9fe::1",
+    "Teredo client": "2001:0:c000:201::5601:5601",
+    "ISATAP": "2001:db8::5efe:a9fe:a9fe",
+    "ISATAP, unique": "2001:db8::200:5efe:a9fe:a9fe",
+    "mapped, this network": "::ffff:0.0.0.0",
+}
+
+
+@pytest.mark.parametrize("host", HIDING.values(), ids=HIDING)
 def test_addresses_that_embed_metadata_addresses_are_never_probed(host: str) -> None:
     assert connect([(host, CLOSED)], timeout=0.2)[host, CLOSED].reason == "forbidden"
+
+
+@pytest.mark.parametrize("host", ["192.168.1.1", "10.0.0.1", "64:ff9b::c0a8:101", "2001:db8::1", "other.example"])
+def test_private_and_public_addresses_are_not_forbidden(host: str) -> None:
+    assert not probes.is_forbidden(host)
 
 
 @pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "127.0.0.1", "::1"])

@@ -35,6 +35,7 @@ PUBLISHED = {
     "Event": "id at actor source verb subject subjectId project label changes",
     "Explanation": "success port hostname protocol range project allocation listener answers explanation nextStep "
     "yours",
+    "Host": "name held isApproved approvedBy approvedAt",
     "ImportReport": "success format dryRun imported moved already leftOut",
     "ImportedAllocation": f"line old {ALLOCATION}",
     "LeftOutRow": "line reason row",

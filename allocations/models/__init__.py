@@ -7,6 +7,7 @@ Constraints that Django can express are defined here. The others, the functions 
 from .allocations import PortAllocation, Status
 from .events import Event
 from .health import Audit, Health, Listener, PortHealthCheck, Uptime
+from .hosts import Host
 from .projects import Mode, PortRange, Project
 from .tokens import IdempotentAnswer, Token, UserLimit
 
@@ -14,6 +15,7 @@ __all__ = [
     "Audit",
     "Event",
     "Health",
+    "Host",
     "IdempotentAnswer",
     "Listener",
     "Mode",

@@ -10,13 +10,14 @@ from uuid import UUID
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from allocations import listeners, probes, sql, validators
+from allocations import listeners, sql, validators
 from allocations.audit import AuditReport, Finding, UnallocatedListener, compare, redact
 from allocations.auth.roles import Caller, Role
 from allocations.errors import InvalidValue, UnknownAllocation
 from allocations.models import Audit, Listener, PortAllocation, PortHealthCheck, PortRange, Project
 from allocations.text import did_you_mean
 
+from . import hosts
 from .operations import Context, operation
 from .queries import get_project, visible_project_names
 
@@ -69,7 +70,7 @@ def run(
         elsewhere,
         list(ranges) if includes_this_host else [],
         listeners.listening() if includes_this_host else [],
-        probes.connect(sorted(targets), deadline=deadline) if targets else {},
+        hosts.probe(targets, deadline=deadline),
         _held_here(),
         functools.lru_cache(maxsize=None)(listeners.environment),
     )

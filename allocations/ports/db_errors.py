@@ -17,6 +17,9 @@ from allocations import errors
 
 # The error class and the sentence for each constraint. An operation that knows more (who holds the port, which range
 # overlaps) says more; these are for everything else that violates the constraint.
+NOT_CANONICAL = (
+    "The host has another name in the registry: this machine is localhost, and an address is in its shortest form."
+)
 BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
     "projects_known": (errors.UnknownProject, "There is no such project."),
     "projects_pkey": (errors.NameTaken, "A project with this id already exists."),
@@ -68,10 +71,8 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.InvalidName,
         "A service's name is 1 to 255 of a-z 0-9 . _ -, starting with a letter or a digit.",
     ),
-    "port_allocations_canonical_host": (
-        errors.InvalidName,
-        "The host has another name in the registry: this machine is localhost, and an address is in its shortest form.",
-    ),
+    "port_allocations_canonical_host": (errors.InvalidName, NOT_CANONICAL),
+    "hosts_canonical": (errors.InvalidName, NOT_CANONICAL),
     "port_allocations_hostname": (errors.InvalidName, "The host is not a host name or an IP address."),
     "port_allocations_cloudflare": (errors.InvalidName, "The Cloudflare hostname is not a public host name."),
     "port_allocations_health": (errors.InvalidValue, "The health is up, down, conflict or unknown."),

@@ -10,6 +10,7 @@ from allocations.auth.roles import Role
 from allocations.models import PortAllocation, PortRange, Project, Status
 from allocations.text import process_name
 
+from . import hosts
 from .operations import Context
 from .queries import get_project, visible_project_names
 
@@ -51,8 +52,8 @@ def explain(
 ) -> Explanation:
     """Explain whose a port is, what listens on it, and what to do.
 
-    This host is always inspected. Another host is probed only if the caller may see a service there: Portal does not
-    scan networks for anybody.
+    This host is always inspected. Another host is probed only if it is approved and the caller may see a service there:
+    Portal does not scan networks for anybody.
 
     Args:
         project: the project of the caller, to learn whether the port is already theirs.
@@ -78,13 +79,13 @@ def explain(
     sockets = listeners.listening(port, port, protocol) if is_here else []
     socket = first_identified(sockets) if sockets else None
     if not is_here and protocol == validators.TCP and allocation is not None and sees_allocation:
-        probe = probes.connect([(host, port)])[host, port]
+        probe = hosts.probe([(host, port)])[host, port]
     is_listening = socket is not None or (probe is not None and probe.status == "up")
     is_observed = is_here or (probe is not None and probe.status != "unknown")
     visible_socket = socket if sees_range and sees_allocation else None
 
     owner = ""
-    observed = _observed(visible_socket, is_listening, is_observed)
+    observed = _observed(visible_socket, is_listening, is_observed, is_approved=probe is not hosts.NOT_APPROVED)
     moved = _moved_from(context, port, host, protocol, port_range) if allocation is None else None
     if allocation is not None:
         foreign = _foreign_process(context, allocation, sockets) if sees_allocation else ""
@@ -123,7 +124,9 @@ def explain(
     )
 
 
-def _observed(socket: listeners.Socket | None, is_listening: bool, is_observed: bool) -> str:
+def _observed(socket: listeners.Socket | None, is_listening: bool, is_observed: bool, *, is_approved: bool) -> str:
+    if not is_approved:
+        return "whether anything listens on it is unknown, because no admin has approved the host"
     if not is_observed:
         return "whether anything listens on it cannot be seen from here"
     if not is_listening:

@@ -112,6 +112,18 @@ CREATE INDEX events_of_project ON events (project_id, id DESC);
 CREATE INDEX events_of_subject ON events (subject_id, id DESC);
 
 
+CREATE TABLE hosts (
+    name character varying(255) NOT NULL COLLATE "C",
+    approved_by character varying(255) NOT NULL,
+    approved_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    CONSTRAINT hosts_canonical CHECK (COALESCE((canonical_host(name) = name), false))
+);
+
+ALTER TABLE hosts ADD CONSTRAINT hosts_pkey PRIMARY KEY (name);
+
+CREATE INDEX hosts_name_6bae01b0_like ON hosts (name varchar_pattern_ops);
+
+
 CREATE TABLE idempotent_answers (
     id bigint NOT NULL,
     principal character varying(300) NOT NULL COLLATE "C",

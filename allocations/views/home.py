@@ -22,7 +22,7 @@ from allocations.pages import (
     require_role,
     wants_fragment,
 )
-from allocations.ports import audits, explain
+from allocations.ports import audits, explain, hosts
 
 CARDS_PER_PAGE = 60
 EVENTS_PER_PAGE = 50
@@ -42,7 +42,11 @@ def _overview(request: HttpRequest) -> dict[str, object]:
     # In a query of its own: with OFFSET, PostgreSQL would also compute the usage of the projects on earlier pages.
     projects.object_list = visible.filter(pk__in=[project.pk for project in projects]).with_usage()
     anonymous_read = settings.PORTAL_ANONYMOUS_READ and caller_of(request).may_administer
-    return _totals(request) | {"projects": projects, "anonymous_read": anonymous_read}
+    return _totals(request) | {
+        "projects": projects,
+        "anonymous_read": anonymous_read,
+        "unapproved_hosts": hosts.unapproved(context_of(request)),
+    }
 
 
 def _totals(request: HttpRequest) -> dict[str, object]:

@@ -12,7 +12,7 @@ from allocations import listeners, schemas
 from allocations.audit import HIDDEN, AuditSummary, redact
 from allocations.auth.roles import Caller, Role
 from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck, Project
-from allocations.ports import PortManager, allocations, audits
+from allocations.ports import PortManager, allocations, audits, hosts
 from allocations.ports.explain import explain
 from allocations.ports.queries import visible_project_names
 from tests import make
@@ -185,22 +185,33 @@ class TestUnallocated:
 
 
 class TestOtherHosts:
-    def test_verdict_comes_from_connecting(self, ports: PortManager, other_host: str) -> None:
-        ports.allocate("shop", "api", hostname=other_host)
+    def test_verdict_comes_from_connecting(self, ports: PortManager, approved_host: str) -> None:
+        ports.allocate("shop", "api", hostname=approved_host)
         with socket.create_server(("127.0.0.2", FIRST)):
             assert verdicts(ports)["shop/api"] == ("up", "open")
         assert verdicts(ports)["shop/api"] == ("down", "refused")
 
-    def test_udp_is_unknown(self, ports: PortManager, other_host: str) -> None:
-        ports.allocate("shop", "dns", hostname=other_host, protocol="udp")
+    def test_udp_is_unknown(self, ports: PortManager, approved_host: str) -> None:
+        ports.allocate("shop", "dns", hostname=approved_host, protocol="udp")
         assert verdicts(ports)["shop/dns"][0] == "unknown"
 
     def test_host_without_an_address_is_unknown(self, ports: PortManager) -> None:
+        hosts.approve(ports.context, "nowhere.invalid")
         ports.allocate("shop", "api", hostname="nowhere.invalid")
         report = ports.audit()
         assert report.findings[0].status == "unknown"
         assert report.is_healthy
         assert schemas.Audit.of(report).dump()["summary"]["notRunning"] == 0
+
+    def test_host_that_is_not_approved_is_unknown_and_left_alone(self, ports: PortManager, other_host: str) -> None:
+        with socket.create_server(("127.0.0.2", FIRST)) as server:
+            assert ports.allocate("shop", "api", hostname=other_host).port_number == FIRST
+            assert verdicts(ports)["shop/api"] == ("unknown", "host not approved")
+            server.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                server.accept()
+            hosts.approve(ports.context, other_host)
+            assert verdicts(ports)["shop/api"] == ("up", "open")
 
 
 class TestRecord:
@@ -245,11 +256,11 @@ class TestRecord:
         ports.audit()
         assert not Listener.objects.filter(port=FIRST + 4).exists()
 
-    def test_audit_of_another_host_removes_no_listener(self, ports: PortManager, other_host: str) -> None:
-        ports.allocate("shop", "api", hostname=other_host)
+    def test_audit_of_anapproved_host_removes_no_listener(self, ports: PortManager, approved_host: str) -> None:
+        ports.allocate("shop", "api", hostname=approved_host)
         with process(FIRST + 4):
             ports.audit()
-        ports.audit(hostname=other_host)
+        ports.audit(hostname=approved_host)
         assert Listener.objects.filter(port=FIRST + 4).exists()
 
     def test_audit_can_run_without_recording(self, ports: PortManager) -> None:
@@ -269,10 +280,10 @@ class TestScope:
             assert ports.audit("shop").unallocated == []
             assert len(ports.audit("other").unallocated) == 1
 
-    def test_audit_of_one_host(self, ports: PortManager, other_host: str) -> None:
+    def test_audit_of_one_host(self, ports: PortManager, approved_host: str) -> None:
         ports.allocate("shop", "api")
-        ports.allocate("shop", "web", hostname=other_host)
-        assert set(verdicts(ports, hostname=other_host)) == {"shop/web"}
+        ports.allocate("shop", "web", hostname=approved_host)
+        assert set(verdicts(ports, hostname=approved_host)) == {"shop/web"}
 
     def test_limited_caller_triggers_a_full_audit(self, ports: PortManager) -> None:
         """If only their projects were recorded, nothing would seem to be listening in the others."""

@@ -122,19 +122,19 @@ def test_hidden_holder_is_called_another_project(ports: PortManager) -> None:
     assert "bank" not in full_text(held) + full_text(free)
 
 
-def test_other_host_is_probed_only_for_a_service_the_caller_may_see(ports: PortManager, other_host: str) -> None:
+def test_other_host_is_probed_only_for_a_service_the_caller_may_see(ports: PortManager, approved_host: str) -> None:
     """Portal cannot be used to scan a network."""
     with socket.create_server(("127.0.0.2", FIRST)) as server:
-        unknown = explain(ports.context, FIRST, hostname=other_host)
+        unknown = explain(ports.context, FIRST, hostname=approved_host)
         assert (unknown.probe, unknown.is_observed) == (None, False)
         assert "whether anything listens on it cannot be seen from here" in unknown.sentence
-        ports.allocate("shop", "web", hostname=other_host)
-        hidden = explain(limited("bank").context, FIRST, hostname=other_host)
+        ports.allocate("shop", "web", hostname=approved_host)
+        hidden = explain(limited("bank").context, FIRST, hostname=approved_host)
         assert (hidden.probe, hidden.is_observed) == (None, False)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):  # no connection was made
             server.accept()
-        probed = explain(ports.context, FIRST, hostname=other_host)
+        probed = explain(ports.context, FIRST, hostname=approved_host)
         assert probed.probe is not None
         assert (probed.probe.status, probed.is_observed) == ("up", True)
 

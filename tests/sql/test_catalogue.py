@@ -12,7 +12,7 @@ from allocations.ports.db_errors import BY_CONSTRAINT
 pytestmark = [pytest.mark.django_db, pytest.mark.both_servers]
 
 TABLES = (
-    *("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events"),
+    *("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events", "hosts"),
     *(
         "api_tokens",
         "api_token_projects",
@@ -45,6 +45,7 @@ CONSTRAINTS = {
         "f": {"port_allocations_project_fk", "port_allocations_range_fk", "port_allocations_range_copy_fk"},
     },
     "port_health_checks": {"c": {"port_health_checks_status", "port_health_checks_time"}},
+    "hosts": {"c": {"hosts_canonical"}},
     "listeners": {"c": {"listeners_port"}, "u": {"listeners_one_socket"}},
     "api_tokens": {"c": {"api_tokens_public", "api_tokens_hash", "api_tokens_role", "api_tokens_expiry"}},
     "idempotent_answers": {"u": {"idempotent_answers_key"}},

@@ -1,0 +1,1 @@
+ALTER TABLE hosts DROP CONSTRAINT hosts_canonical;
