@@ -3,6 +3,10 @@
 from django.apps import AppConfig
 from django.contrib.admin import apps as admin
 
+from portal import checks
+
+__all__ = ["AdminConfig", "AllocationsConfig", "checks"]  # importing the checks registers them
+
 
 class AllocationsConfig(AppConfig):
     name = "allocations"

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.db.utils import OperationalError
 
-from portal import home
+from portal import database, home
 
 WRITTEN_BY_MIGRATIONS = {
     *("django_migrations", "django_content_type"),
@@ -84,8 +84,7 @@ def keep() -> Path:
     home.prepare(settings.PORTAL_HOME)
     file = settings.PORTAL_HOME / "backups" / f"portal-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}Z.dump"
     try:
-        file.parent.mkdir(mode=0o700, exist_ok=True)
-        file.parent.chmod(0o700)
+        home.make_own(file.parent)
         backup(file, stderr=subprocess.PIPE)
     except OSError as error:
         raise ImproperlyConfigured(f"{file}: {error.strerror}.") from error
@@ -117,9 +116,10 @@ def restore(file: Path) -> None:
             "set another PORTAL_HOME, or another database in DATABASE_URL."
         )
     connection.close()
-    command = [program("pg_restore"), "--no-owner", "--single-transaction", "--exit-on-error"]
+    command = [program("pg_restore"), "--no-owner", "--no-privileges", "--single-transaction", "--exit-on-error"]
     with file.open("rb") as dump:
         subprocess.run([*command, "--dbname", environment()["PGDATABASE"]], env=environment(), stdin=dump, check=True)
+    database.grant()
 
 
 def main(arguments: list[str]) -> int:
@@ -131,8 +131,9 @@ def main(arguments: list[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     try:
         django.setup()
-        connection.ensure_connection()
-        (backup if action == "backup" else restore)(Path(file))
+        with database.as_owner():
+            connection.ensure_connection()
+            (backup if action == "backup" else restore)(Path(file))
     except (ImproperlyConfigured, OperationalError) as error:
         return _fail(" ".join(str(error).split()))
     except OSError as error:

@@ -12,8 +12,11 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 
 VARIABLES = (
+    "PORTAL_ENV_FILE",
     "DATABASE_URL",
+    "DATABASE_OWNER_URL",
     "PORTAL_HOME",
+    "PORTAL_USER",
     "PORTAL_HOST",
     "PORTAL_PORT",
     "PORTAL_WORKERS",

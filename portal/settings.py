@@ -14,12 +14,14 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from portal import home
+from portal.database import owner_of
 from portal.embedded import server
 from portal.environment import flag, host, invalid, is_loopback, items, number, read_env_file, text
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 # The variables that the .env file added to the environment. They are for Portal only.
-ENV_FILE_NAMES = read_env_file(BASE_DIR / ".env") if (BASE_DIR / ".env").exists() else set()
+_env_file = Path(text("PORTAL_ENV_FILE", str(BASE_DIR / ".env")))
+ENV_FILE_NAMES = read_env_file(_env_file) if _env_file.exists() else set()
 
 # --- Portal ---
 
@@ -49,7 +51,7 @@ if EMBEDDED_DATABASE:
     _database: dict[str, Any] = {
         "ENGINE": "portal.embedded",
         "NAME": server.DATABASE,
-        "USER": server.USER,
+        "USER": server.APPLICATION,
         "HOST": str(_server.socket_dir),
         "PORT": server.PORT,
     }
@@ -64,7 +66,8 @@ else:
         )
 
 # Neither side waits forever. The limits of the server and tcp_user_timeout are in milliseconds, the others in seconds.
-_limits = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
+# The limits of the server belong to the role, because a pooler drops what a connection asks for; see portal.database.
+DATABASE_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
 _client_limits = {
     "connect_timeout": 5,
     "tcp_user_timeout": 10_000,
@@ -74,17 +77,19 @@ _client_limits = {
     "application_name": "portal",
 }
 _url_options = _database.get("OPTIONS", {})  # those of DATABASE_URL take precedence
-_server_options = " ".join(
-    [*(f"-c {name}={value}" for name, value in _limits.items()), _url_options.get("options", "")]
-)
 # Use neither a pool nor persistent connections. Opening a connection takes 2 ms. A pool runs threads in every process,
 # reports a lost database only after 30 s, and hangs the whole site if a few threads keep their connections.
 _database |= {
-    "OPTIONS": {**_client_limits, **_url_options, "options": _server_options.strip()},
+    "OPTIONS": {**_client_limits, **_url_options},
     "CONN_MAX_AGE": 0,
     "TEST": {"NAME": f"test_{_database['NAME']}{text('PORTAL_TEST_DB_SUFFIX')}"},
 }
 DATABASES = {"default": _database}
+# How the connection of the owner, which migrates the database, differs from that of the application; see
+# portal.database.
+DATABASE_GRANTS = "allocations.sql.grants.apply_grants"
+DATABASE_OWNER = {"USER": server.OWNER} if EMBEDDED_DATABASE else owner_of(_database, text("DATABASE_OWNER_URL"))
+DATABASE_APPLICATION = {name: _database[name] for name in DATABASE_OWNER}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Security ---
@@ -206,6 +211,7 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "static/"
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o755  # of collected files, which the server may read as another account
 STATIC_ROOT: Path | None = PORTAL_HOME / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {

@@ -23,6 +23,7 @@ from django.core.management import call_command
 from django.db import connection
 
 from portal import backup
+from portal.database import as_owner
 from portal.embedded.server import Server
 from portal.environment import VARIABLES
 
@@ -158,13 +159,16 @@ def own_tables() -> set[str]:
 
 def main() -> None:
     """Migrate a new database and write the file."""
-    home = Path(tempfile.mkdtemp(prefix="portal-schema-", dir="/tmp"))  # short, and `nobody` may enter it
+    home = Path(
+        tempfile.mkdtemp(prefix="portal-schema-", dir="/tmp")
+    )  # short, and the account of PostgreSQL may enter it
     os.environ.update(dict.fromkeys(VARIABLES, ""))
     os.environ.update(PORTAL_HOME=str(home), DJANGO_SETTINGS_MODULE="portal.settings")
     try:
         django.setup()
         call_command("migrate", verbosity=0)
-        FILE.write_text(schema(dump(), own_tables()))
+        with as_owner():
+            FILE.write_text(schema(dump(), own_tables()))
     finally:
         connection.close()
         Server(home).stop()

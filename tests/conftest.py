@@ -18,8 +18,9 @@ from django.test import Client, TransactionTestCase
 
 from allocations.models import PortAllocation, PortRange
 from allocations.ports import PortManager, hosts
+from allocations.sql.grants import apply_grants
 from portal import home
-from portal.embedded.server import Server
+from portal.embedded.server import APPLICATION, Server
 from tests import make
 from tests.system_postgres import programs, system_postgres
 from tests.tools import skip_or_fail
@@ -97,11 +98,15 @@ def trigger_names(cursor: CursorWrapper, table: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """End the remaining sessions of the test database, which could not be dropped otherwise.
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Let the servers that tests start use the test database as the application.
 
-    PostgreSQL takes a moment to notice that a server of a test has gone, so wait before terminating them.
+    At the end, end the remaining sessions, because it could not be dropped otherwise. PostgreSQL takes a moment to
+    notice that a server of a test has gone, so wait before terminating them.
     """
+    if settings.EMBEDDED_DATABASE:
+        with django_db_blocker.unblock():
+            apply_grants(APPLICATION)
     yield
     settings_dict = connection.settings_dict
     with psycopg.connect(

@@ -2,10 +2,13 @@
 
 import os
 
+from portal.embedded.server import APPLICATION
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES
+from tests.settings import DATABASES, EMBEDDED_DATABASE
 
 DATABASES["default"]["NAME"] = os.environ["SERVED_DATABASE"]
+if EMBEDDED_DATABASE:
+    DATABASES["default"]["USER"] = APPLICATION
 if os.environ.get("SERVED_POOL", "0") != "0":
     size = int(os.environ["SERVED_POOL"])
     DATABASES["default"]["OPTIONS"]["pool"] = {"min_size": 0, "max_size": size, "timeout": 30, "max_idle": 2}

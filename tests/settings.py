@@ -13,7 +13,7 @@ from portal.environment import VARIABLES
 _checkout = Path(__file__).resolve().parent.parent
 for _name in VARIABLES:
     os.environ[_name] = ""
-# Root runs the server as `nobody`, who may not be able to enter a checkout in a home directory.
+# Root runs the server as another account, which may not be able to enter a checkout in a home directory.
 os.environ["PORTAL_HOME"] = (
     f"/var/lib/portal-test/{hashlib.sha256(os.fsencode(_checkout)).hexdigest()[:12]}"
     if os.geteuid() == 0
@@ -22,7 +22,14 @@ os.environ["PORTAL_HOME"] = (
 os.environ["DATABASE_URL"] = os.environ.get("PORTAL_TEST_DATABASE_URL", "")
 os.environ["PORTAL_SECRET_KEY"] = "only-for-tests-" * 4
 
+from portal.embedded.server import SUPERUSER  # noqa: E402
 from portal.settings import *  # noqa: E402, F403
+from portal.settings import DATABASES, EMBEDDED_DATABASE  # noqa: E402
+
+# Tests make databases, and switch triggers off. The servers that they start connect as the application, as in reality.
+if EMBEDDED_DATABASE:
+    DATABASES["default"]["USER"] = SUPERUSER
+    DATABASE_OWNER = DATABASE_APPLICATION = {}
 
 # Serve static files from their sources and under their own names, so that collectstatic need not run.
 STATIC_ROOT = None

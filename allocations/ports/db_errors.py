@@ -156,6 +156,8 @@ UNAVAILABLE = {
     "57P02": "it crashed and is recovering",
     "57P03": "it is starting up",
     "42P01": "its tables are missing: run `manage.py migrate`",
+    "42703": "its tables are those of an older Portal: run `manage.py migrate`",
+    "42501": "Portal lacks rights in it: run `manage.py migrate`",
     "42883": "its functions are missing: run `manage.py migrate`",
     "40001": "others kept changing the same rows",
     "40P01": "others kept changing the same rows",

@@ -809,7 +809,8 @@ $$;
 
 
 CREATE FUNCTION record_event() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'public', 'pg_temp'
 AS $$
 -- Write one event for the change of one row. The trigger's argument names what the row is.
 --

@@ -7,6 +7,8 @@ import psycopg
 from django.conf import settings
 from django.db.backends.postgresql import base, client
 
+from portal.database import as_owner
+
 from .server import Server, bin_dir
 
 
@@ -17,7 +19,8 @@ class DatabaseClient(client.DatabaseClient):
 
     def runshell(self, parameters: Iterable[str]) -> None:
         Server(settings.PORTAL_HOME).start()
-        super().runshell(parameters)
+        with as_owner():
+            super().runshell(parameters)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

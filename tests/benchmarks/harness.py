@@ -21,7 +21,7 @@ ROUNDS = 5
 @contextmanager
 def scratch_portal() -> Iterator[None]:
     """Provide an empty, migrated Portal with its own embedded PostgreSQL server, and remove it afterwards."""
-    # In /var/tmp, because root runs the server as `nobody`, who must be able to enter the directory.
+    # In /var/tmp, because root runs the server as another account, which must be able to enter the directory.
     home = Path(tempfile.mkdtemp(prefix="portal-bench-", dir="/var/tmp"))
     os.environ |= {"PORTAL_HOME": str(home), "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "portal.settings"}
     import django
@@ -30,12 +30,14 @@ def scratch_portal() -> Iterator[None]:
     logging.disable()
     from django.core.management import call_command
 
+    from portal.database import as_owner
     from portal.embedded.server import Server
 
     try:
-        call_command("migrate", verbosity=0)
-        sql("SET statement_timeout = 0")  # inserting a million rows takes a while
-        yield
+        with as_owner():
+            call_command("migrate", verbosity=0)
+            sql("SET statement_timeout = 0")  # inserting a million rows takes a while
+            yield
     finally:
         Server(home).stop()
         shutil.rmtree(home)

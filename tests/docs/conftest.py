@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from django.conf import settings
 
-from portal.embedded.server import DATABASE, PORT, USER, Server
+from portal.embedded.server import DATABASE, OWNER, PORT, SUPERUSER, Server
 
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".env", ".portal", ".*_cache", ".hypothesis")
 # Portal takes its own port from the first of these ranges, so that its own audit finds it healthy.
@@ -51,7 +51,7 @@ class Portal:
 
     def session(self) -> psycopg.Connection:
         """A session of the embedded PostgreSQL beside Portal's own database."""
-        place = {"host": str(Server(self.home).socket_dir), "port": PORT, "user": USER}
+        place = {"host": str(Server(self.home).socket_dir), "port": PORT, "user": SUPERUSER}
         return psycopg.connect(dbname="postgres", autocommit=True, **place)
 
     def keep(self) -> None:
@@ -65,13 +65,13 @@ class Portal:
         """Make the registry what it was at first."""
         with self.session() as session:
             session.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-            session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {PRISTINE}")
+            session.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {PRISTINE} OWNER {OWNER}")
 
 
 @pytest.fixture(scope="session")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     """A Portal that `make up` started, as the README says, in a copy of this checkout."""
-    # As root PostgreSQL runs as `nobody`, who has to be able to enter the directory.
+    # As root Portal runs as another account, which has to be able to enter the directory.
     base = settings.PORTAL_HOME.parent if os.geteuid() == 0 else tmp_path_factory.mktemp("docs")
     base = base / f"docs-{os.getpid()}"
     base.mkdir(mode=0o711)

@@ -33,7 +33,7 @@ from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from allocations.management.commands import migrate
-from portal.embedded.server import DATABASE, PORT, USER, Server, bin_dir
+from portal.embedded.server import DATABASE, PORT, SUPERUSER, Server, bin_dir
 from scripts import schema
 from tests.make import FIRST
 from tests.system_postgres import programs
@@ -91,7 +91,7 @@ class Portal:
         assert (done.returncode, done.stderr) == (0, "")
 
     def sql(self, text: str) -> list[Any]:
-        with psycopg.connect(host=self.host, port=PORT, user=USER, dbname=self.name, autocommit=True) as session:
+        with psycopg.connect(host=self.host, port=PORT, user=SUPERUSER, dbname=self.name, autocommit=True) as session:
             cursor = session.execute(text)
             return cursor.fetchall() if cursor.description else []
 
@@ -115,7 +115,7 @@ class Portal:
         }
 
     def dump_schema(self, *options: str | Path) -> str:
-        given = {"PGHOST": self.host, "PGPORT": str(PORT), "PGUSER": USER, "PGDATABASE": self.name}
+        given = {"PGHOST": self.host, "PGPORT": str(PORT), "PGUSER": SUPERUSER, "PGDATABASE": self.name}
         command = [bin_dir() / "pg_dump", "--schema-only", "--no-owner", *options]
         return subprocess.run(command, env=os.environ | given, capture_output=True, text=True, check=True).stdout
 
@@ -134,7 +134,7 @@ class Portal:
 @pytest.fixture
 def embedded() -> Iterator[Portal]:
     """A Portal with an embedded PostgreSQL of its own, which no test has touched."""
-    # As root the server runs as `nobody`, who cannot enter pytest's directories.
+    # As root the server runs as another account, which cannot enter pytest's directories.
     home = Path("/var/tmp" if os.geteuid() == 0 else "/tmp") / f"portal-upgrade-{uuid4().hex[:8]}"
     yield Portal(home, str(Server(home).socket_dir), DATABASE)
     Server(home).stop()
@@ -145,13 +145,13 @@ def embedded() -> Iterator[Portal]:
 def portals(tmp_path: Path) -> Iterator[Callable[[], Portal]]:
     """Make Portals with an empty database each on the server of the tests, by DATABASE_URL."""
     host, names = connection.settings_dict["HOST"], []
-    with psycopg.connect(host=host, port=PORT, user=USER, dbname="postgres", autocommit=True) as session:
+    with psycopg.connect(host=host, port=PORT, user=SUPERUSER, dbname="postgres", autocommit=True) as session:
 
         def make() -> Portal:
             name = f"upgrade_{uuid4().hex[:8]}"
             names.append(name)
             session.execute(f"CREATE DATABASE {name}")
-            return Portal(tmp_path / name, host, name, f"postgresql://{USER}@{quote(host, safe='')}:{PORT}/{name}")
+            return Portal(tmp_path / name, host, name, f"postgresql://{SUPERUSER}@{quote(host, safe='')}:{PORT}/{name}")
 
         yield make
         for name in names:
@@ -194,6 +194,11 @@ def serve(portal: Portal) -> str:
         return process.communicate(timeout=30)[0]
 
 
+def hosts_with_ports(rows: Rows) -> set[str]:
+    """Return the hosts on which ports are held."""
+    return {row["hostname"] for row in rows["port_allocations"].values() if row["status"] != "released"}
+
+
 def restored_schema(portal: Portal, other: Portal) -> dict[tuple[str, str, str], list[str]]:
     """The schema of a Portal once it was restored into another, empty database.
 
@@ -229,10 +234,12 @@ def test_a_portal_of_the_ten_migrations_goes_on(embedded: Portal, portals: Calla
 
     said = serve(embedded)
 
-    after = embedded.rows()
+    after, original = embedded.rows(), dict(before)
     recorded = {row["name"] for row in after["django_migrations"].values() if row["app"] == "allocations"}
     assert recorded >= {*OLD, *NEW}
-    assert before.pop("django_migrations").items() <= after.pop("django_migrations").items()
+    for table in ("django_migrations", "django_content_type", "auth_permission", "auth_group_permissions"):
+        assert before.pop(table).items() <= after.pop(table).items(), "new tables have permissions"
+    assert {row["name"] for row in after.pop("hosts").values()} == {"localhost", *hosts_with_ports(before)}
     assert without_new_columns(after, before) == before, "every row is as it was"
     fresh = Portal(embedded.home, connection.settings_dict["HOST"], connection.settings_dict["NAME"])
     assert restored_schema(embedded, portals()) == restored_schema(fresh, portals())
@@ -244,7 +251,8 @@ def test_a_portal_of_the_ten_migrations_goes_on(embedded: Portal, portals: Calla
     other.restore(kept)
     restored = other.rows()
     assert {row["name"] for row in restored.pop("django_migrations").values() if row["app"] == "allocations"} == {*OLD}
-    assert restored == before, "the backup is of the moment before"
+    original.pop("django_migrations")
+    assert restored == original, "the backup is of the moment before"
 
     assert embedded.manage("migrate").stdout.endswith("No migrations to apply.\n")
     assert embedded.backups() == [kept], "there was nothing to back up for"

@@ -16,7 +16,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def homes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return two values for PORTAL_HOME in a directory that the account nobody can reach."""
+    """Return two values for PORTAL_HOME in a directory that the account of PostgreSQL can reach."""
     base = Path("/var/tmp" if os.geteuid() == 0 else tmp_path_factory.mktemp("homes"))
     return [base / f"portal-backup-{os.getpid()}-{name}" for name in ("a", "b")]
 

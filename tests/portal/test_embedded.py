@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -16,9 +17,12 @@ import psutil
 import psycopg
 import pytest
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
+from portal.account import run, service_account
+from portal.checkout import readable_by
 from portal.embedded.server import CannotStart, Server, package_dir
-from portal.home import secret_key
+from portal.home import make_own, secret_key
 
 # Import everything before changing the user, who may not be able to read the files of Python.
 START = """
@@ -26,6 +30,8 @@ import os, sys, time
 home, uid, packages, seconds = sys.argv[1:]
 sys.path.insert(0, packages)
 from pathlib import Path
+from portal.account import run, service_account
+from portal.checkout import readable_by
 from portal.embedded.server import CannotStart, Server
 if int(uid) != os.geteuid():
     os.setgroups([])
@@ -55,7 +61,8 @@ class Portal:
     @property
     def socket_dir(self) -> Path:
         """Return the socket directory of the user. In /tmp, its name contains the uid."""
-        return Path(str(self.server.socket_dir).replace(f"/portal-{os.geteuid()}-", f"/portal-{self.uid}-"))
+        account = service_account().pw_uid if self.uid == 0 else self.uid
+        return Path(re.sub("/portal-[0-9]+-", f"/portal-{account}-", str(self.server.socket_dir)))
 
     def starter(self, seconds: float = 0) -> subprocess.Popen[str]:
         """Start the server from another process, which exits after `seconds`."""
@@ -71,7 +78,7 @@ class Portal:
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         """Run a statement in a connection of its own, and commit it."""
-        address = {"host": str(self.socket_dir), "port": 5432, "user": "portal", "dbname": "portal"}
+        address = {"host": str(self.socket_dir), "port": 5432, "user": "postgres", "dbname": "portal"}
         with psycopg.connect(**address, autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
@@ -158,13 +165,13 @@ def tcp_listeners(process: psutil.Process) -> list[object]:
 def test_first_start_creates_a_private_database(portal: Portal, uid: int) -> None:
     assert portal.start() == ""
 
-    assert portal.sql("SELECT current_database(), current_user") == [("portal", "portal")]
+    assert portal.sql("SELECT current_database(), current_user") == [("portal", "postgres")]
     assert portal.sql("SHOW server_encoding") == [("UTF8",)]
     assert portal.postmaster().uids().real != 0
     assert tcp_listeners(portal.postmaster()) == []
     for private in (portal.server.data, portal.socket_dir):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
-    assert stat.S_IMODE(portal.home.stat().st_mode) == (0o710 if uid == 0 else 0o700)
+    assert stat.S_IMODE(portal.home.stat().st_mode) == (0o1771 if uid == 0 else 0o700)
 
 
 def test_concurrent_starts_start_one_server(portal: Portal) -> None:
@@ -242,7 +249,7 @@ def test_start_succeeds_while_a_process_of_a_killed_server_is_working(portal: Po
     portal.start()
     loop = "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '2 s' LOOP NULL; END LOOP; END $$"
     busy = subprocess.Popen(
-        [package_dir() / "pginstall18/bin/psql", "-h", portal.socket_dir, "-U", "portal", "-c", loop],
+        [package_dir() / "pginstall18/bin/psql", "-h", portal.socket_dir, "-U", "postgres", "-d", "portal", "-c", loop],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -345,7 +352,7 @@ def test_home_that_the_server_account_cannot_enter_is_refused(folder: Path, uid:
 
     error = Portal(folder / "closed" / "home", uid, packages).start()
 
-    assert "the account nobody" in error
+    assert "the account portal" in error
     assert "/var/lib/portal" in error
     assert stat.S_IMODE((folder / "closed").stat().st_mode) == 0o700
 
@@ -393,14 +400,20 @@ def test_secret_key_is_generated_once(folder: Path, uid: int) -> None:
 
     assert len(keys) == 1
     assert len(keys.pop()) >= 50
-    assert stat.S_IMODE((folder / "home" / "secret_key").stat().st_mode) == 0o600
+    # As root, the account that serves Portal may read it.
+    assert stat.S_IMODE((folder / "home" / "secret_key").stat().st_mode) == (0o640 if os.geteuid() == 0 else 0o600)
 
 
-REPLACED = ["postgresql/postmaster.pid", "postgresql/PG_VERSION", "socket/.s.PGSQL.5432.lock"]
-
-
-@pytest.mark.parametrize("name", REPLACED)
-@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO"])
+@pytest.mark.parametrize("uid", ["as root"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("postgresql/postmaster.pid", "symbolic link"),
+        ("postgresql/postmaster.pid", "FIFO"),
+        ("postgresql/PG_VERSION", "hard link"),
+        ("socket/.s.PGSQL.5432.lock", "symbolic link"),
+    ],
+)
 def test_files_that_another_program_has_replaced_are_neither_read_nor_written(
     portal: Portal, folder: Path, name: str, kind: str
 ) -> None:
@@ -423,3 +436,36 @@ def test_files_that_another_program_has_replaced_are_neither_read_nor_written(
     assert "another program has replaced it" in error
     assert str(path) in error
     path.unlink()
+
+
+@pytest.mark.parametrize("uid", ["as root"], indirect=True)
+@pytest.mark.parametrize("name", ["backups", "app", "secret_key"])
+def test_root_uses_nothing_that_the_account_has_put_in_its_place(portal: Portal, folder: Path, name: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root hands over to another account")
+    assert portal.start() == ""
+    account = service_account()
+    precious = folder / "precious"
+    precious.mkdir()
+    os.chown(precious, account.pw_uid, -1)
+    run(account, ["ln", "-s", precious, portal.home / name])
+
+    with pytest.raises(ImproperlyConfigured, match="Find out who made it"):
+        {
+            "backups": lambda: make_own(portal.home / "backups"),
+            "app": lambda: readable_by(account, portal.home, always_copy=True),
+            "secret_key": lambda: secret_key(portal.home),
+        }[name]()
+    assert list(precious.iterdir()) == []
+
+
+@pytest.mark.parametrize("uid", ["as root"], indirect=True)
+def test_account_cannot_replace_the_files_of_root(portal: Portal) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root hands over to another account")
+    assert portal.start() == ""
+    key = secret_key(portal.home)
+    path = portal.home / "secret_key"
+    for command in (["mv", path, portal.home / "moved"], ["rm", "-f", path], ["sh", "-c", 'echo > "$0"', path]):
+        assert run(service_account(), command, stderr=subprocess.DEVNULL).returncode != 0
+    assert secret_key(portal.home) == key

@@ -152,7 +152,8 @@ def test_comments_in_the_env_file(checkout: Path) -> None:
 
 def test_the_production_settings_of_the_documentation_start_as_pasted(checkout: Path) -> None:
     page = (settings.BASE_DIR / "docs" / "operations.md").read_text()
-    pasted = page.split("`/srv/portal/.env`, mode 0600:\n\n```ini\n", 1)[1].split("```", 1)[0]
+    pasted = page.split("`/opt/portal/.env`, mode 0600:\n\n```ini\n", 1)[1].split("```", 1)[0]
+    pasted += page.split("```ini\nDATABASE_URL", 1)[1].join(["DATABASE_URL", ""]).split("```", 1)[0]
     (checkout / ".env").write_text(pasted.replace("PORTAL_SECRET_KEY=…", f"PORTAL_SECRET_KEY={'random-key' * 6}"))
 
     done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout)
@@ -216,7 +217,17 @@ def test_database_url(checkout: Path) -> None:
     assert database["OPTIONS"]["sslmode"] == "require"
     assert database["OPTIONS"]["connect_timeout"] == 2
     assert database["OPTIONS"]["tcp_user_timeout"] == 10_000
-    assert database["OPTIONS"]["options"].endswith("-c statement_timeout=5")
+    assert database["OPTIONS"]["options"] == "-c statement_timeout=5"
+    assert "options" not in load_settings(checkout, "DATABASES", **SERVER)["DATABASES"]["default"]["OPTIONS"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://x", "postgresql://owner@db.example.org:5433/other", "postgresql://owner@elsewhere:5433/ports"]
+)
+def test_owner_is_one_of_the_same_database(checkout: Path, url: str) -> None:
+    done = run("manage.py", "check", cwd=checkout, **{**SERVER, "DATABASE_OWNER_URL": url})
+    assert done.returncode == 2
+    assert done.stderr.startswith("DATABASE_OWNER_URL is invalid: it must be that of the same database")
 
 
 def test_unreachable_database_is_reported_in_one_line(checkout: Path) -> None:
@@ -245,11 +256,19 @@ def test_database_has_time_limits() -> None:
 
 def test_check_deploy_finds_no_issues_in_production(checkout: Path) -> None:
     production = {**SERVER, "PORTAL_ALLOWED_HOSTS": "portal.example.org", "PORTAL_TRUSTED_PROXIES": "127.0.0.1"}
+    production["DATABASE_OWNER_URL"] = SERVER["DATABASE_URL"].replace("u:secret@", "owner:other@")
 
     done = run("manage.py", "check", "--deploy", "--fail-level", "WARNING", cwd=checkout, **production)
 
     assert done.returncode == 0, done.stderr
     assert "no issues (0 silenced)" in done.stdout + done.stderr
+
+
+def test_check_deploy_warns_if_one_role_does_everything(checkout: Path) -> None:
+    done = run("manage.py", "check", "--deploy", cwd=checkout, **SERVER)
+
+    assert "portal.W001" in done.stderr
+    assert "name the owner in DATABASE_OWNER_URL" in done.stderr
 
 
 def test_https_is_not_required_on_this_machine(checkout: Path) -> None:

@@ -184,7 +184,7 @@ class TestAllocatePort:
 
     def test_event_names_the_database_role(self, shop: PortRange) -> None:
         allocate(shop, "api")
-        assert Event.objects.first().actor == "db:portal"  # type: ignore[union-attr]
+        assert Event.objects.first().actor == f"db:{connection.settings_dict['USER']}"  # type: ignore[union-attr]
 
 
 class TestReleasePort:

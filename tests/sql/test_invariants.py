@@ -375,7 +375,11 @@ class TestEvents:
     def test_change_in_psql_names_the_database_role(self, shop: PortRange) -> None:
         key = insert(shop)
         event = Event.objects.get(subject_id=key)
-        assert (event.verb, event.actor, event.source) == ("allocated", "db:portal", "database")
+        assert (event.verb, event.actor, event.source) == (
+            "allocated",
+            f"db:{connection.settings_dict['USER']}",
+            "database",
+        )
         assert event.label == f"raw {FIRST + 5}/tcp"
 
     def test_bulk_update_adds_one_event_per_row(self, shop: PortRange) -> None:
@@ -421,7 +425,7 @@ def test_actor_does_not_leak_into_the_next_transaction() -> None:
     shop = make.port_range("shop", FIRST, 20)
     PortManager(actor="rob").allocate("shop", "a")
     key = insert(shop, service_name="b")
-    assert Event.objects.get(subject_id=key).actor == "db:portal"
+    assert Event.objects.get(subject_id=key).actor == f"db:{connection.settings_dict['USER']}"
 
 
 def test_broken_invariants_reports_breaches(shop: PortRange) -> None:

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
 from allocations.management.command import PortCommand
-from portal import backup
+from portal import backup, database
 
 # The last commit of the Portal whose ten migrations 0001_initial replaces.
 LAST_OF_THE_REPLACED = "1f39b2f"
@@ -41,10 +41,16 @@ class Command(migrate.Command):
         parser.add_argument("--no-backup", action="store_false", dest="backup", help="write no backup first")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Before Django loads the migrations: it fails with a traceback if only some of the replaced ones are applied.
-        refuse_foreign(connections[options["database"]])
         self.backup_is_due: bool = options["backup"]
-        super().handle(*args, **options)
+        with database.as_owner():
+            # Before Django loads the migrations: it fails with a traceback if only some of the replaced ones are
+            # applied.
+            refuse_foreign(connections[options["database"]])
+            super().handle(*args, **options)
+            if not (options["plan"] or options["check_unapplied"]):
+                database.grant()
+        if not (options["plan"] or options["check_unapplied"]):
+            database.set_limits()
 
     def migration_progress_callback(self, action: str, migration: Any = None, fake: bool = False) -> None:
         if action in ("apply_start", "unapply_start") and not fake:

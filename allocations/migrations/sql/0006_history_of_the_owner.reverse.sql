@@ -1,0 +1,1 @@
+ALTER FUNCTION record_event() SECURITY INVOKER RESET search_path;

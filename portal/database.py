@@ -1,0 +1,90 @@
+"""Connect as the owner of the database, for what the application may not do: migrate, back up and restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dj_database_url
+from django.conf import settings
+from django.db import connection
+from django.utils.module_loading import import_string
+from psycopg.sql import SQL, Identifier, Literal
+
+from portal.environment import invalid
+
+PLACE = ("HOST", "PORT", "NAME")
+
+
+def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return the settings of the owner's connection that differ from those of the application's.
+
+    Args:
+        database: the settings of DATABASE_URL.
+        url: DATABASE_OWNER_URL; if it is empty, one role does everything.
+
+    Raises:
+        ImproperlyConfigured: it is not the URL of the same database.
+    """
+    if not url:
+        return {}
+    try:
+        owner: dict[str, Any] = dict(dj_database_url.parse(url))
+    except ValueError:
+        owner = {}
+    if any(owner.get(name) != database[name] for name in PLACE):
+        raise invalid("DATABASE_OWNER_URL", "it must be that of the same database as DATABASE_URL, with another user")
+    return {"USER": owner["USER"], "PASSWORD": owner["PASSWORD"]}
+
+
+@contextmanager
+def as_owner() -> Iterator[None]:
+    """Connect as the owner until the end of the block. Within another such block, nothing changes."""
+    before = {name: connection.settings_dict[name] for name in settings.DATABASE_OWNER}
+    if before == settings.DATABASE_OWNER:
+        yield
+        return
+    connection.close()
+    connection.settings_dict.update(settings.DATABASE_OWNER)
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(before)
+
+
+def set_limits() -> None:
+    """Let the server end what takes too long, in all later sessions of the role that serves.
+
+    A role can set its own limits only. So as the owner, who may need longer, this does nothing.
+    """
+    role = application_role()
+    if role and connection.settings_dict["USER"] != role:
+        return
+    limits = {name: str(value) for name, value in settings.DATABASE_LIMITS.items()}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT unnest(s.setconfig) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase "
+            "WHERE s.setrole = current_user::regrole AND d.datname = current_database()"
+        )
+        if {f"{name}={value}" for name, value in limits.items()} <= {setting for (setting,) in cursor.fetchall()}:
+            return
+        database = Identifier(connection.settings_dict["NAME"])
+        for name, value in limits.items():
+            change = SQL("ALTER ROLE CURRENT_USER IN DATABASE {} SET {} = {}")
+            cursor.execute(change.format(database, Identifier(name), Literal(value)))
+    if not connection.in_atomic_block:
+        connection.close()  # so that the next statement has them
+
+
+def grant() -> None:
+    """Give the role that serves the rights that it needs, if it isn't the owner. Call this as the owner."""
+    if role := application_role():
+        import_string(settings.DATABASE_GRANTS)(role)
+
+
+def application_role() -> str:
+    """Return the role that serves, or an empty string if it is the owner."""
+    role: str = settings.DATABASE_APPLICATION.get("USER", "")
+    return role if role != settings.DATABASE_OWNER.get("USER", "") else ""
