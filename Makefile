@@ -11,13 +11,19 @@ install = ($(PY) -m pip install -q --require-hashes -r requirements-uv.txt \
 checks = DJANGO_SETTINGS_MODULE=tests.settings $(PY)
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 up: .venv/.ready ## serve Portal at http://localhost:3000 until Ctrl-C
 	@exec $(PY) manage.py up
 
+install: .venv/.ready ## as root, install Portal as services of systemd; again after git pull
+	@scripts/install
+
 stop: .venv/.ready ## stop the embedded PostgreSQL, which keeps running after `make up`
 	@$(PY) -m portal.embedded
+
+clean-old: .venv/.ready ## delete the database of an earlier Portal, which the upgrade has moved aside
+	@$(PY) -m portal.embedded clean-old
 
 backup: .venv/.ready ## back up the database to FILE=portal.dump
 	@$(PY) -m portal.backup backup "$(FILE)"
@@ -63,4 +69,4 @@ clean: ## remove the virtual environment and caches, but not the data in .portal
 	@$(install)
 	@touch $@
 
-.PHONY: help up stop backup restore test lint bench schema lock clean
+.PHONY: help up install stop clean-old backup restore test lint bench schema lock clean

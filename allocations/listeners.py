@@ -5,7 +5,7 @@ by port itself, so looking up one port takes about 60 µs however many connectio
 read /proc/net instead; on other systems, use psutil.
 
 Finding the process behind a socket is a separate step: it takes a pass over /proc/*/fd, and only root can see the
-processes of other users.
+processes of other users. The observer, which is a process of root, is asked about those.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from .observer import client
 
 TCP, UDP = "tcp", "udp"
 MAX_NAME_LENGTH = 255
@@ -40,6 +42,8 @@ MESSAGE = struct.Struct("=4xH2x16s44xI")  # inet_diag_msg: source port in networ
 STATE_LISTEN, STATE_CLOSE = 10, 7  # the kernel calls a bound, unconnected UDP socket "closed"
 PROTOCOLS = {TCP: (socket.IPPROTO_TCP, STATE_LISTEN), UDP: (socket.IPPROTO_UDP, STATE_CLOSE)}
 RECEIVE_BUFFER = 1 << 18
+# What an audit wants to know about a process, by which it recognizes a service.
+VARIABLES = ("PORT", "HOST", "PORTAL_PROJECT", "PORTAL_SERVICE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Socket:
     pid: int | None = None
     container: str = ""
     inode: int = 0
+    # Variables of the process, as the observer read them. Otherwise environment() reads them.
+    variables: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def listening(
@@ -72,7 +78,12 @@ def listening(
     protocols = (protocol,) if protocol else (TCP, UDP)
     sockets = [s for name in protocols for s in _sockets(name, first, last)]
     sockets.sort(key=lambda s: (s.port, s.protocol, s.address, s.inode))
-    return _with_processes(sockets) if processes and sockets else sockets
+    if not processes or not sockets:
+        return sockets
+    sockets = _with_processes(sockets)
+    if client.is_expected() and any(s.pid is None for s in sockets):
+        return _with_observed(sockets, first, last, protocol)
+    return sockets
 
 
 def is_listening(port: int, protocol: str = TCP) -> Socket | None:
@@ -90,20 +101,28 @@ def is_this_host(hostname: str) -> bool:
     return hostname in ("localhost", "127.0.0.1", "::1") or hostname == socket.gethostname().lower()
 
 
-def sees_all_processes() -> bool:
-    """Return True if this process can see the processes of all users, which takes root."""
-    return os.geteuid() == 0
-
-
-def environment(
-    pid: int, names: Iterable[str] = ("PORT", "HOST", "PORTAL_PROJECT", "PORTAL_SERVICE")
-) -> dict[str, str]:
-    """Return the given environment variables that a process was started with.
-
-    The result is empty if the process is gone or belongs to another user.
-    """
+def why_processes_are_unknown() -> str:
+    """Return why the processes of some sockets cannot be known, or an empty string if all of them can be."""
+    if os.geteuid() == 0:
+        return ""
+    if not client.is_expected():
+        return "only root sees the processes of other users"
     try:
-        content = (PROC / str(pid) / "environ").read_bytes()
+        client.listeners(1, 1, TCP)
+    except client.ObserverUnavailable as error:
+        return str(error)
+    return ""
+
+
+def environment(socket: Socket, names: Iterable[str] = VARIABLES) -> Mapping[str, str]:
+    """Return the given environment variables that the process behind a socket was started with.
+
+    The result is empty if the process is not known, is gone, or belongs to another user.
+    """
+    if socket.pid is None or socket.variables:
+        return socket.variables
+    try:
+        content = (PROC / str(socket.pid) / "environ").read_bytes()
     except OSError:
         return {}
     selected = set(names)
@@ -208,6 +227,19 @@ def _connections(protocol: str) -> Iterator[tuple[Any, int | None]]:
 
 
 # --- Processes ---
+
+
+def _with_observed(sockets: list[Socket], first: int, last: int, protocol: str | None) -> list[Socket]:
+    """Return the sockets with the processes that the observer sees, as far as it can be asked."""
+    try:
+        observed = {row["inode"]: row for row in client.listeners(first, last, protocol) if row["pid"] is not None}
+    except client.ObserverUnavailable:
+        return sockets
+    names = ("process", "pid", "container", "variables")
+    return [
+        replace(s, **{name: row[name] for name in names}) if s.pid is None and (row := observed.get(s.inode)) else s
+        for s in sockets
+    ]
 
 
 def _with_processes(sockets: list[Socket]) -> list[Socket]:

@@ -18,7 +18,7 @@ import signal
 import stat
 import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,13 +44,20 @@ def load_commands(file: Path) -> dict[str, list[str]]:
         InvalidValue: the file is missing, malformed or writable by other users.
     """
     try:
-        status = file.stat()
-        text = file.read_text()
+        # Not a link, and not another file than the one whose owner is checked.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 it is a descriptor
+            status = os.fstat(descriptor)
+            text = opened.read() if stat.S_ISREG(status.st_mode) else ""
     except OSError as error:
         raise InvalidValue(
             f"{file} cannot be read ({error.strerror}). It must name the command that restarts each service."
         ) from None
-    if status.st_uid not in {0, os.geteuid()} or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if (
+        not stat.S_ISREG(status.st_mode)
+        or status.st_uid not in {0, os.geteuid()}
+        or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    ):
         raise InvalidValue(
             f"{file} can be changed by others. Make sure that it belongs to you or to root, and run chmod 644 on it."
         )
@@ -64,6 +71,13 @@ def load_commands(file: Path) -> dict[str, list[str]]:
                 f'{file}: "{service}" must be a list of strings, such as ["systemctl", "restart", "api"].'
             )
     return dict(services)
+
+
+def restart_listed(service: str, commands: Mapping[str, Sequence[str]]) -> RestartResult:
+    """Restart a service with its command, if the file names one; see `load_commands()`."""
+    if service not in commands:
+        return RestartResult(service, False, "restart.toml has no command for it")
+    return restart(service, commands[service])
 
 
 def restart(service: str, argv: Sequence[str], time_limit: float = TIME_LIMIT) -> RestartResult:

@@ -1,6 +1,7 @@
 # ruff: noqa: N999 - gunicorn expects this name
 """The settings of gunicorn: run `gunicorn --config portal/gunicorn.conf.py` from any directory."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,3 +28,9 @@ graceful_timeout = 15  # seconds for requests to finish before a worker is stopp
 max_requests, max_requests_jitter = 5000, 500  # limits the effect of memory leaks
 forwarded_allow_ips = ",".join(map(str, settings.PORTAL_TRUSTED_PROXIES))
 control_socket_disable = True  # all instances would share one file in the home directory
+
+
+def on_starting(server: object) -> None:
+    """Refuse to serve as root."""
+    if os.geteuid() == 0:
+        sys.exit("Root does not serve Portal: `make up` hands over to an account without rights.")

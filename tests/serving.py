@@ -44,7 +44,7 @@ def gunicorn(
         "PORTAL_PORT": str(port),
         "PORTAL_WORKERS": str(workers),
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", str(settings.BASE_DIR / "portal" / "gunicorn.conf.py")]
+    command = [sys.executable, "-m", "gunicorn", "-c", str(settings.BASE_DIR / "tests" / "gunicorn.conf.py")]
     if descriptors is not None:
         command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
     log = settings.PORTAL_HOME / f"served-{port}.log"

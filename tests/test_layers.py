@@ -15,11 +15,11 @@ APP = ROOT / "allocations"
 # The layers, lowest first. A module may import from its own layer and from lower ones. The modules of the package
 # `auth` belong to different layers.
 LAYERS = [
-    {"validators", "text", "errors", "hosts"},
+    {"validators", "text", "errors", "hosts", "observer.client"},
     {"auth.roles", "auth.tokens", "auth"},
     {"models"},
     {"migrations"},
-    {"allocation_spec", "listeners", "probes", "restarts", "runner"},
+    {"allocation_spec", "listeners", "probes", "restarts", "runner", "observer"},
     {"audit", "importers", "portmap"},
     {"sql"},
     {"auth.lookup", "auth.authentication"},

@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 
 from allocations.models import Host
 from allocations.ports import hosts
@@ -48,6 +49,11 @@ class HostAdmin(OperationAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Host | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and obj.is_this_machine)
+
+    def response_delete(self, request: HttpRequest, obj_display: str, obj_id: int) -> HttpResponse:
+        """Return to the list. Django goes there only if its rows can be changed."""
+        super().response_delete(request, obj_display, obj_id)  # shows the message
+        return redirect("admin:allocations_host_changelist")
 
     def delete_model(self, request: HttpRequest, obj: Host) -> None:
         hosts.withdraw(context_of(request), obj.name)

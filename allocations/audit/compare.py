@@ -39,7 +39,8 @@ def compare(
         probes: the results of the probes, by (host, port).
         covered: the (protocol, port) pairs that are held on this host, including reservations and the allocations of
             projects that the caller may not see.
-        environment: returns the PORT, PORTAL_PROJECT and PORTAL_SERVICE variables of a process, by pid.
+        environment: returns the PORT, PORTAL_PROJECT and PORTAL_SERVICE variables of the process behind a
+            socket.
     """
     sockets_on: dict[tuple[str, int], list[Socket]] = defaultdict(list)
     for socket in sockets:
@@ -123,7 +124,7 @@ def _with_drift(
     }
     drifted: dict[UUID, Socket] = {}
     for socket in (socket for sockets in uncovered for socket in sockets):
-        port = environment(socket.pid).get("PORT", "") if socket.pid is not None else ""
+        port = environment(socket).get("PORT", "")
         allocation = down.get((socket.protocol, int(port))) if port.isascii() and port.isdigit() else None
         allocation = allocation or imported.get((socket.protocol, socket.port))
         if allocation is not None:

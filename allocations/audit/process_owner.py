@@ -10,7 +10,7 @@ from allocations import validators
 from allocations.listeners import Socket
 from allocations.models import PortAllocation
 
-Environment = Callable[[int], Mapping[str, str]]
+Environment = Callable[[Socket], Mapping[str, str]]
 # Replaces the name of a service that the caller may not see.
 HIDDEN = "a service of another project"
 # The key in the recorded evidence of a check. It must not change: checks recorded earlier have to be redacted too.
@@ -60,10 +60,10 @@ def find_foreign_process(
     Args:
         allocation: the allocation that holds the port.
         sockets: the sockets on that port, at any address; at least one.
-        environment: returns the environment variables of a process, by pid.
+        environment: returns the environment variables of the process behind a socket.
     """
     for socket in sockets:
-        variables = environment(socket.pid) if socket.pid is not None else {}
+        variables = environment(socket)
         project, service = variables.get("PORTAL_PROJECT", ""), variables.get("PORTAL_SERVICE", "")
         if project and (project != allocation.project.name or (service and service != allocation.service_name)):
             return _process_of(socket, project, service)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -74,6 +75,7 @@ def run(
         _held_here(),
         functools.lru_cache(maxsize=None)(listeners.environment),
     )
+    report.notes += _unknown_owners(report.sockets or ())
     report.started_at = started_at
     report.finished_at = started_at + timedelta(seconds=time.monotonic() - clock)
     if not includes_this_host:
@@ -83,6 +85,15 @@ def run(
     visible = visible_project_names(context)
     report.findings = [finding.redacted(visible) for finding in report.findings]
     return report
+
+
+def _unknown_owners(sockets: Sequence[listeners.Socket]) -> list[str]:
+    """Return a sentence that says of how many sockets the processes are unknown, and why."""
+    unknown = sum(socket.pid is None for socket in sockets)
+    reason = listeners.why_processes_are_unknown() if unknown else ""
+    if not reason:
+        return []
+    return [f"The owners of {unknown} {'socket is' if unknown == 1 else 'sockets are'} unknown: {reason}."]
 
 
 def _nothing_on(context: Context, host: str) -> UnknownAllocation:

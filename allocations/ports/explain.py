@@ -133,6 +133,8 @@ def _observed(socket: listeners.Socket | None, is_listening: bool, is_observed: 
         return "nothing listens on it"
     if socket is None:
         return "something listens on it"
+    if socket.pid is None and (reason := listeners.why_processes_are_unknown()):
+        return f"a process that is unknown, because {reason}, listens on it"
     pid = f" (pid {socket.pid})" if socket.pid else ""
     return f"{process_name(socket.process)}{pid} listens on it"
 

@@ -323,4 +323,4 @@ def test_environment_of_a_process_that_has_ended_is_empty() -> None:
     with process(FIRST) as pid:
         pass
     time.sleep(0.05)
-    assert listeners.environment(pid) == {}
+    assert listeners.environment(listeners.Socket("tcp", "::", FIRST, pid=pid)) == {}

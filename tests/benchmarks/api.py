@@ -103,7 +103,7 @@ def served() -> Iterator[None]:
         "PORTAL_PORT": str(PORT),
         "PORTAL_RATE_LIMIT": "1000000",
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "portal" / "gunicorn.conf.py"), "--max-requests", "0"]
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "tests" / "gunicorn.conf.py"), "--max-requests", "0"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):

@@ -143,17 +143,17 @@ def test_every_option_in_the_prose_exists() -> None:
 
 
 def test_every_make_target_has_a_row_and_every_row_a_target() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     rows = first_cells(COMMANDS, "make") + first_cells(CONTRIBUTING, "Contributing")
     documented = {words[1] for words in map(str.split, rows) if words[0] == "make"}
     assert documented == targets
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     spans = [span for page in PAGES for span in page.code_spans]
     code = "\n".join([*(block.text for block in BLOCKS if block.language in ("sh", "ini")), *spans])
-    assert set(re.findall(r"(?<!git )\bmake ([a-z]+)", code)) <= targets
+    assert set(re.findall(r"(?<!git )\bmake ([a-z-]+)", code)) <= targets
 
 
 # Configuration
@@ -235,7 +235,7 @@ def test_every_address_that_is_named_exists() -> None:
     patterns = [re.compile(re.escape(path).replace(r"\*", "[^/]+")) for path in known]
     named = [span for page in PAGES for span in page.code_spans if re.match(r"(?:[A-Z]+ )?/[a-z]", span)]
     named += re.findall(r"localhost:3000(/[\w/.$-]+)", "\n".join(block.text for block in BLOCKS))
-    here = re.compile(r"/(?:etc|srv|var|path|tmp)(?:/|$)|/api/$")  # directories of the machine; the whole API
+    here = re.compile(r"/(?:etc|srv|var|path|tmp|opt|root)(?:/|$)|/api/$")  # directories of the machine; the whole API
     paths = {re.sub(r"^[A-Z]+ |[?].*|[{}$]", "", name).strip("/") for name in named if not here.match(name)}
     assert {path for path in paths if not any(pattern.fullmatch(path) for pattern in patterns)} == set()
 

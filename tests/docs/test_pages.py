@@ -8,7 +8,7 @@ import pytest
 
 from .pages import ARCHITECTURE, BLOCKS, CHANGELOG, CONTRIBUTING, GLOSSARY, PAGES, README, ROOT, Page, names
 
-LANGUAGES = {"sh", "text", "json", "yaml", "toml", "ini", "nginx", "markdown", "python", "typescript"}
+LANGUAGES = {"sh", "text", "json", "yaml", "toml", "ini", "nginx", "markdown", "python", "typescript", "sql"}
 COMMENTS = {"not run", "exit status", "answer"}
 
 

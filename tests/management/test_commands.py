@@ -18,6 +18,7 @@ import psutil
 import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
+from django.urls import reverse
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager, allocations, reservations
@@ -515,13 +516,16 @@ class TestUp:
         assert "Traceback" not in done.stderr
 
     @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-    def test_the_password_is_not_in_the_environment_of_the_server(self, own_home: Path, tmp_path: Path) -> None:
+    def test_server_has_neither_the_rights_nor_the_secrets_of_who_starts_it(
+        self, own_home: Path, tmp_path: Path
+    ) -> None:
         variables = {"PORTAL_HOME": str(own_home), "PORTAL_PORT": str(FIRST_UNUSED)}
         with (tmp_path / "log").open("w") as log:
             server = subprocess.Popen(
                 [sys.executable, "manage.py", "up"],
                 cwd=settings.BASE_DIR,
-                env={"PATH": "/usr/bin:/bin", "PORTAL_ADMIN_PASSWORD": "tea-at-five-4711", **variables},
+                env={"PATH": "/usr/bin:/bin", "PORTAL_ADMIN_PASSWORD": "tea-at-five-4711", **variables}
+                | ({"AWS_SECRET_ACCESS_KEY": "coffee"} if os.geteuid() == 0 else {}),
                 stdout=log,
                 stderr=log,
             )
@@ -535,7 +539,14 @@ class TestUp:
             processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
             assert len(processes) > 1
             for process in processes:
-                assert "tea-at-five" not in Path(f"/proc/{process.pid}/environ").read_text()
+                environment = Path(f"/proc/{process.pid}/environ").read_text()
+                assert "tea-at-five" not in environment
+                assert "coffee" not in environment
+                is_observer = "allocations.observer" in process.cmdline()
+                assert is_observer or set(process.uids()) != {0}
+                assert is_observer == (0 in process.uids())
+            home = urllib.request.urlopen(f"http://127.0.0.1:{FIRST_UNUSED}{reverse('login')}", timeout=30)
+            assert home.status == 200
         finally:
             server.terminate()
             server.wait(30)
@@ -547,7 +558,7 @@ class TestUp:
         (tmp_path / "closed").mkdir(mode=0o700)
         done = self.up(tmp_path / "closed" / "home")
         assert done.returncode == 1
-        assert "the account nobody" in done.stderr
+        assert "the account portal" in done.stderr
         assert "such as /var/lib/portal" in done.stderr
         assert "try again" not in done.stderr
 

@@ -1,6 +1,7 @@
 """manage.py audit: compare the registry with what is listening. Made for cron."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from allocations.audit import NOT_RUNNING, AuditReport
 from allocations.errors import PortError
 from allocations.management.command import PortCommand
 from allocations.models import Health
+from allocations.observer import client
 from allocations.ports import audits
 
 CONFLICTS, COULD_NOT_AUDIT = 1, 2
@@ -61,21 +63,24 @@ class Command(PortCommand):
 
     def _restarted(self, report: AuditReport) -> bool:
         """Restart the services that are down and have a command; return whether any was restarted."""
-        commands = restarts.load_commands(settings.PORTAL_HOME / "restart.toml")
+        restart = self._restarter()
         started = False
         for finding in report.conflicts:
-            label = finding.allocation.label
             if finding.status != Health.DOWN:
                 continue
-            if label not in commands:
-                self.say(f"{label}: restart.toml has no command for it.")
-                continue
-            result = restarts.restart(label, commands[label])
-            self.say(f"{label}: {'restarted' if result.succeeded else 'not restarted'} ({result.message}).")
+            result = restart(finding.allocation.label)
+            self.say(f"{result.service}: {'restarted' if result.succeeded else 'not restarted'} ({result.message}).")
             started = started or result.succeeded
         if started:
             time.sleep(SETTLING)
         return started
+
+    def _restarter(self) -> Callable[[str], restarts.RestartResult]:
+        """Return what restarts a service: the observer, if root started Portal and this isn't root, or this process."""
+        if client.is_expected():
+            return lambda label: restarts.RestartResult(label, *client.restart(label))
+        commands = restarts.load_commands(settings.PORTAL_HOME / "restart.toml")
+        return lambda label: restarts.restart_listed(label, commands)
 
     def _print(self, report: AuditReport) -> None:
         summary = report.summary

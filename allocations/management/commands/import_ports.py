@@ -43,8 +43,8 @@ class Command(PortCommand):
 
     def _parse(self, options: dict[str, Any]) -> importers.ParsedInput:
         if options["scan"]:
-            if not listeners.sees_all_processes():
-                self.say("Only the names of your own processes are known: run it as root to see those of other users.")
+            if reason := listeners.why_processes_are_unknown():
+                self.say(f"Only the names of your own processes are known: {reason}.")
             return importers.scan(listeners.listening())
         try:
             return importers.parse(importers.read_source(options["file"]), options["format"])

@@ -16,7 +16,8 @@ from allocations.errors import InvalidValue, PortTaken
 from allocations.management.command import PortCommand
 from allocations.ports.seed import OWN_PROJECT, OWN_SERVICE, exclusive_setup, own_port, seed
 from allocations.text import join_and
-from portal import peers
+from portal import account, home, launch, peers
+from portal.database import as_owner, set_limits
 from portal.environment import is_loopback
 
 
@@ -38,6 +39,7 @@ class Command(PortCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", help="address to serve on (default: PORTAL_HOST, 127.0.0.1)")
         parser.add_argument("--port", metavar="N", help="port to serve on (default: PORTAL_PORT, 3000)")
+        parser.add_argument("--setup-only", action="store_true", help="end after the setup, without serving")
         parser.add_argument("--workers", metavar="N", help="gunicorn workers (default: PORTAL_WORKERS, 2)")
 
     def handle(self, **options: Any) -> None:
@@ -47,30 +49,34 @@ class Command(PortCommand):
             # The settings read and check the environment when they are loaded, so start again with the flags in it.
             os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | overrides)  # noqa: S606 without a shell
         host, port = settings.PORTAL_HOST, settings.PORTAL_PORT
-        self._refuse_taken(port)
+        if not options["setup_only"]:
+            self._refuse_taken(port)
+            launch.refuse_low_port(port)
         self._refuse_foreign_address(host, port)
         self.say("Setting up the database …")
-        with exclusive_setup():
+        with as_owner(), exclusive_setup():
             call_command("migrate", interactive=False, verbosity=0)
             self._first_admin()
             added = seed(self.context, port)
             if added:
                 self.say(f"Added {join_and(added)}.")
+        set_limits()
+        home.make_own(settings.PORTAL_HOME / "static", 0o755)
         call_command("collectstatic", interactive=False, verbosity=0)
         self._warn_of_own_port(port)
+        if options["setup_only"]:
+            return
         name = "localhost" if host in ("127.0.0.1", "::1") else f"[{host}]" if ":" in host else host
-        self.say(f"Portal serves on http://{name}:{port}   (Ctrl-C stops it)")
+        user = f", as {account.service_account().pw_name}" if account.is_needed() else ""
+        self.say(f"Portal serves on http://{name}:{port}{user}   (Ctrl-C stops it)")
         if allows_anonymous_read():
             os.environ["PORTAL_ANONYMOUS_READ"] = "1"
             self.say(
                 "Everyone with an account on this machine can read the API without a token "
                 "(PORTAL_ANONYMOUS_READ=0 stops that)."
             )
-        # The server does not need the password. Empty, it also takes precedence over the one in .env.
-        os.environ["PORTAL_ADMIN_PASSWORD"] = ""
         self.stderr.flush()
-        config = settings.BASE_DIR / "portal" / "gunicorn.conf.py"
-        os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "-c", str(config)])  # noqa: S606
+        launch.serve()
 
     def _refuse_taken(self, port: int) -> None:
         socket = listeners.is_listening(port, validators.TCP)
