@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from portal.environment import invalid
 
-PLACE = ("HOST", "PORT", "NAME")
+DIFFERS = ("USER", "PASSWORD", "HOST", "PORT")  # the owner may connect past a pooler
 
 
 def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
         owner: dict[str, Any] = dict(dj_database_url.parse(url))
     except ValueError:
         owner = {}
-    if any(owner.get(name) != database[name] for name in PLACE):
+    if owner.get("ENGINE") != database["ENGINE"] or owner["NAME"] != database["NAME"]:
         raise invalid("DATABASE_OWNER_URL", "it must be that of the same database as DATABASE_URL, with another user")
-    return {"USER": owner["USER"], "PASSWORD": owner["PASSWORD"]}
+    return {name: owner[name] for name in DIFFERS}
 
 
 @contextmanager

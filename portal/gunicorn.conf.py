@@ -24,6 +24,8 @@ bind = (
 )
 workers = settings.PORTAL_WORKERS
 timeout = 60  # seconds after which a silent worker is restarted
+# Longer than proxies and clients keep a connection (60 s is usual): whoever closes it first may lose a request.
+keepalive = 75
 graceful_timeout = 15  # seconds for requests to finish before a worker is stopped
 max_requests, max_requests_jitter = 5000, 500  # limits the effect of memory leaks
 forwarded_allow_ips = ",".join(map(str, settings.PORTAL_TRUSTED_PROXIES))

@@ -69,7 +69,7 @@ else:
 # The limits of the server belong to the role, because a pooler drops what a connection asks for; see portal.database.
 DATABASE_LIMITS = {"statement_timeout": 30_000, "lock_timeout": 10_000, "idle_in_transaction_session_timeout": 60_000}
 _client_limits = {
-    "connect_timeout": 5,
+    "connect_timeout": 3,
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -76,7 +76,8 @@ class Connections:
         self.most, self.most_per_address = most, most_per_address
         self.open: set[Connection] = set()
         self.of_address = Counter[str]()
-        # Those that have not sent a request yet, the oldest first. The values are unused: a dict keeps the order.
+        # Those without a request, because it has not arrived yet or has been answered, the oldest first. The values are
+        # unused: a dict keeps the order.
         self.waiting: dict[Connection, None] = {}
         self.waiting_of_address: dict[str, dict[Connection, None]] = {}
         self.log = RateLimitedLog()
@@ -84,7 +85,7 @@ class Connections:
     def admit(self, connection: "Connection") -> bool:
         """Add a new connection, or return False if there is no room for it.
 
-        Room is made by closing the connection that has waited longest for its first request.
+        Room is made by closing the connection that has waited longest for a request.
         """
         address = connection.address
         if self.of_address[address] >= self.most_per_address and not is_trusted(address):
@@ -99,9 +100,14 @@ class Connections:
                 return False
         self.open.add(connection)
         self.of_address[address] += 1
-        self.waiting[connection] = None
-        self.waiting_of_address.setdefault(address, {})[connection] = None
+        self.waits(connection)
         return True
+
+    def waits(self, connection: "Connection") -> None:
+        """Note that the connection waits for a request, so that it may be closed to make room."""
+        if connection in self.open:
+            self.waiting[connection] = None
+            self.waiting_of_address.setdefault(connection.address, {})[connection] = None
 
     def sent_request(self, connection: "Connection") -> None:
         """Note that the connection has sent the head of a request, so that it is not closed to make room."""
@@ -120,6 +126,11 @@ class Connections:
         self.of_address[connection.address] -= 1
         if not self.of_address[connection.address]:
             del self.of_address[connection.address]
+
+    def close_idle(self) -> None:
+        """Close all connections that wait for a request."""
+        for connection in list(self.waiting):
+            connection.close_idle()
 
     def _close_oldest(self, waiting: "dict[Connection, None] | None") -> bool:
         oldest = next(iter(waiting or ()), None)
@@ -173,6 +184,16 @@ class Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn is untyped
         self._cancel_timer()
         super()._on_message_complete()
 
+    def _arm_keepalive_timer(self) -> None:
+        self.worker.connections.waits(self)
+        super()._arm_keepalive_timer()
+        if not self.worker.alive:  # this was the last response before the end
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connection while it waits for a request, as at the end of the keepalive."""
+        self._keepalive_timeout()
+
     def _head_timeout(self) -> None:
         self._close_slow("the head of a request")
 
@@ -206,6 +227,10 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn is untyped
         most = most_connections(raise_descriptor_limit())
         self.connections = Connections(most, most_per_address=max(4, most // 2))
         super().init_process()
+
+    async def _shutdown(self) -> None:
+        self.connections.close_idle()  # gunicorn would wait for them
+        await super()._shutdown()
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()

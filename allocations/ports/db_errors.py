@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, InterfaceError, OperationalError
 from django.db import Error as DatabaseError
@@ -162,6 +163,11 @@ UNAVAILABLE = {
     "40001": "others kept changing the same rows",
     "40P01": "others kept changing the same rows",
 }
+# How PostgreSQL and PgBouncer refuse a connection for want of another.
+EXHAUSTED = (
+    *("too many clients", "remaining connection slots", "too many connections for"),
+    *("no more connections allowed", "max_client_conn"),
+)
 
 
 @contextmanager
@@ -191,7 +197,7 @@ def port_error_for(error: DatabaseError) -> errors.PortError:
     # A DataError without a state comes from the driver, which refused a NUL.
     if state.startswith("22") or (state == "" and isinstance(error, DataError)):
         return errors.InvalidValue("A value is too long, too large, or contains characters that cannot be stored.")
-    reason = UNAVAILABLE.get(state) or ("it does not answer" if is_disconnect(error) else None)
+    reason = UNAVAILABLE.get(state) or (_why_disconnected(error) if is_disconnect(error) else None)
     if reason is None:
         raise error
     return errors.Unavailable(
@@ -208,6 +214,19 @@ def is_disconnect(error: DatabaseError) -> bool:
     """Return whether the connection was lost or could not be made."""
     state = sqlstate_of(error)
     return state.startswith(("08", "57P")) or (state == "" and isinstance(error, OperationalError | InterfaceError))
+
+
+def is_lost(error: DatabaseError) -> bool:
+    """Return whether an earlier connection turned out to be lost, so that a new one may work at once."""
+    return is_disconnect(error) and not isinstance(error.__cause__, psycopg.errors.ConnectionTimeout)
+
+
+def _why_disconnected(error: DatabaseError) -> str:
+    """Return why a connection could not be made, for which PostgreSQL gives no SQLSTATE to libpq's callers."""
+    text = str(error)
+    if any(sentence in text for sentence in EXHAUSTED):
+        return UNAVAILABLE["53300"]
+    return "it does not answer"
 
 
 def sqlstate_of(error: DatabaseError) -> str:

@@ -85,7 +85,7 @@ def operation(role: Role, action: str) -> Callable[[F], F]:
                     if not is_nested and attempt < ATTEMPTS and db_errors.is_transient(error):
                         time.sleep(random.uniform(0, LONGEST_PAUSE * 2**attempt / 4))  # noqa: S311 jitter, not a secret
                         continue
-                    if not is_nested and attempt == 1 and not has_begun and db_errors.is_disconnect(error):
+                    if not is_nested and attempt == 1 and not has_begun and db_errors.is_lost(error):
                         connection.close()
                         continue
                     raise db_errors.port_error_for(error) from error

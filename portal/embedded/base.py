@@ -31,6 +31,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         try:
             return super().get_new_connection(conn_params)
+        except psycopg.errors.ConnectionTimeout:  # it is running, but hangs, so waiting for its start would not help
+            raise
         except psycopg.OperationalError:  # start it only now, so that nothing is slower while it is running
             Server(settings.PORTAL_HOME).start()
             return super().get_new_connection(conn_params)

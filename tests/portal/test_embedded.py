@@ -184,7 +184,11 @@ def test_concurrent_starts_start_one_server(portal: Portal) -> None:
     assert portal.sql("SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("name", ["a b", 'it\'s $HOME; "quoted"', "one,two", "naïve–✓"])
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [("as root", 'it\'s $HOME; "quoted"'), ("as a user", "one,two"), ("as a user", "naïve–✓ and more")],
+    indirect=["uid"],
+)
 def test_unusual_paths_work(folder: Path, uid: int, packages: Path, name: str) -> None:
     for portal in installed(Portal(folder / name, uid, packages)):
         assert portal.start() == ""

@@ -167,7 +167,7 @@ def test_main_operations_work_through_pgbouncer(migrated: Portal, server: str, t
     """In transaction mode, in which each transaction may get another session of the server."""
     with pgbouncer(server) as folder:
         portal = Portal(tmp_path / "home", folder, 6432, owner_host=server)
-        portal.environment["DATABASE_OWNER_URL"] = ""
+        portal.manage("migrate", "-v", "0")
         with ThreadPoolExecutor(4) as threads:
             numbers = list(threads.map(lambda n: portal.manage("allocate", "shop", f"pooled-{n}").strip(), range(8)))
         assert len(set(numbers)) == 8

@@ -221,9 +221,7 @@ def test_database_url(checkout: Path) -> None:
     assert "options" not in load_settings(checkout, "DATABASES", **SERVER)["DATABASES"]["default"]["OPTIONS"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    "url", ["mysql://x", "postgresql://owner@db.example.org:5433/other", "postgresql://owner@elsewhere:5433/ports"]
-)
+@pytest.mark.parametrize("url", ["mysql://x", "postgresql://owner@db.example.org:5433/other", "nonsense"])
 def test_owner_is_one_of_the_same_database(checkout: Path, url: str) -> None:
     done = run("manage.py", "check", cwd=checkout, **{**SERVER, "DATABASE_OWNER_URL": url})
     assert done.returncode == 2

@@ -123,3 +123,38 @@ def test_connections_whose_requests_are_being_answered_are_not_closed_to_make_ro
                 assert refused.recv(4096).startswith(b"HTTP/1.1 503 ")
             assert not [client for client in busy if is_closed(client)]
         assert healthz() == 200
+
+
+def answered(client: socket.socket) -> bool:
+    """Send a request, and return whether it is answered."""
+    try:
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+
+
+def test_connection_stays_open_longer_than_clients_pause() -> None:
+    """A client that sends a request while Portal closes the connection would lose it."""
+    with gunicorn(SERVED, workers=1), connections(1) as (client,):
+        assert answered(client)
+        time.sleep(3)  # gunicorn's default is 2 s
+        assert answered(client)
+
+
+def test_connections_between_two_requests_are_closed_to_make_room() -> None:
+    with gunicorn(SERVED, workers=1, descriptors=128):
+        most = most_connections(128) // 2  # of one address
+        with connections(most) as pausing:
+            assert all(answered(client) for client in pausing)
+            time.sleep(0.5)
+            assert healthz() == 200
+            assert is_closed(pausing[0])
+            assert not [client for client in pausing[1:] if is_closed(client)]
+
+
+def test_end_does_not_wait_for_connections_without_a_request() -> None:
+    with gunicorn(SERVED, workers=2), connections(4) as clients:
+        assert all(answered(client) for client in clients[:3])
+        started_at = time.monotonic()
+    assert time.monotonic() - started_at < 10  # gunicorn would wait for 15 s

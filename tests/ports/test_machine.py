@@ -331,6 +331,6 @@ def test_no_sequence_of_operations_breaks_an_invariant() -> None:
     run_state_machine_as_test(
         Registry,
         settings=settings(
-            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
