@@ -305,7 +305,12 @@ class AuditSummary(Output):
     allocated: int
     in_use: int
     not_running: int
-    health_percentage: int
+    health_percentage: int | None = Field(
+        description="The share of the services that could be judged; null if none could be."
+    )
+    unknown: int
+    drift: int = Field(description="How many services are listening on a port other than their own.")
+    unallocated: int
 
 
 class AuditConflict(Output):

@@ -23,14 +23,22 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @login_not_required
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """Return 200 if the database is available and fully migrated, and 503 otherwise."""
+    """Return 200 if the database is available, fully migrated and not read-only, as a standby is, and 503 otherwise."""
     try:
-        ready = newest_migrations() <= set(MigrationRecorder(connection).applied_migrations())
+        ready = newest_migrations() <= set(MigrationRecorder(connection).applied_migrations()) and is_writable()
     except Error:
         ready = False
     if ready:
         return HttpResponse("ready\n", content_type="text/plain")
     return HttpResponse("not ready\n", status=503, content_type="text/plain", headers={"Retry-After": "5"})
+
+
+def is_writable() -> bool:
+    """Return whether the database takes changes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('transaction_read_only')")
+        (value,) = cursor.fetchone()
+    return bool(value == "off")
 
 
 @cache  # reading the files takes 50 ms, and they do not change while the process is running

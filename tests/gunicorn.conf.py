@@ -6,4 +6,5 @@ from pathlib import Path
 _file = Path(__file__).resolve().parent.parent / "portal" / "gunicorn.conf.py"
 __file__ = str(_file)
 exec(compile(_file.read_text(), _file, "exec"))  # noqa: S102 it is our own file
+preload_app = True  # the workers start sooner
 del on_starting  # type: ignore[name-defined]  # noqa: F821

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ def gunicorn(
     pool: int = 0,
     rate_limit: int = 600,
     descriptors: int | None = None,
+    end: signal.Signals = signal.SIGINT,
 ) -> Iterator[str]:
     """Serve Portal until the end of the block, and provide its base URL.
 
@@ -34,6 +36,7 @@ def gunicorn(
         pool: the maximum number of connections in the connection pool of each worker; 0 means no pool.
         rate_limit: the requests per minute that each caller may make.
         descriptors: how many files each process may open; by default as many as this process.
+        end: the signal that ends it. SIGTERM waits for requests, SIGINT does not.
     """
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.served",
@@ -54,7 +57,7 @@ def gunicorn(
         _wait_until_ready(f"http://127.0.0.1:{port}/healthz", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        process.send_signal(end)
         process.wait(30)
 
 

@@ -30,7 +30,7 @@ PUBLISHED = {
     "AllocationRow": "project service instance port hostname protocol status health description owner",
     "Audit": "success summary conflicts unallocated",
     "AuditConflict": "port expected actual",
-    "AuditSummary": "allocated inUse notRunning healthPercentage",
+    "AuditSummary": "allocated inUse notRunning healthPercentage unknown drift unallocated",
     "Check": "id checkType status responseTimeMs checkedAt evidence",
     "Event": "id at actor source verb subject subjectId project label changes",
     "Explanation": "success port hostname protocol range project allocation listener answers explanation nextStep "
@@ -203,7 +203,10 @@ class TestValues:
         ]
         assert check(schemas.Audit.of(AuditReport(findings=findings, unallocated=[]))) == {
             "success": True,
-            "summary": {"allocated": 3, "inUse": 1, "notRunning": 2, "healthPercentage": 33},
+            "summary": {
+                **{"allocated": 3, "inUse": 1, "notRunning": 2, "healthPercentage": 33},
+                **{"unknown": 0, "drift": 1, "unallocated": 0},
+            },
             "conflicts": [
                 {"port": FIRST, "expected": "shop/web", "actual": "not running"},
                 {"port": FIRST, "expected": "shop/web", "actual": "odin/worker"},

@@ -75,7 +75,8 @@ class Sample:
         """Return values for the fields of answers, by name."""
         size, service = self.last_port - self.first_port + 1, f"{self.project}/api-server"
         usage = {"totalPorts": size, "allocatedPorts": 1, "reservedPorts": 0, "availablePorts": size - 1}
-        audit = {"allocated": 12, "inUse": 10, "notRunning": 2, "healthPercentage": 83}
+        audit = {"allocated": 13, "inUse": 10, "notRunning": 2, "healthPercentage": 83}
+        audit |= {"unknown": 1, "drift": 0, "unallocated": 1}
         listener = {"process": "node", "pid": 4711, "address": "127.0.0.1"}
         event = {"actor": "deploy", "source": "api", "verb": "updated", "subject": "allocation"}
         problem = {"type": "urn:portal:problem:unknown_project", "title": "Unknown project", "code": "unknown_project"}

@@ -6,7 +6,7 @@ calls `compare()` and records the report.
 
 from .compare import IMPORTED_FROM, compare
 from .process_owner import HIDDEN, ForeignProcess, find_foreign_process, first_identified, redact
-from .report import NOT_RUNNING, AuditReport, AuditSummary, Finding, UnallocatedListener
+from .report import NOT_RUNNING, AuditReport, AuditSummary, Finding, UnallocatedListener, health_percentage
 
 __all__ = [
     "HIDDEN",
@@ -20,5 +20,6 @@ __all__ = [
     "compare",
     "find_foreign_process",
     "first_identified",
+    "health_percentage",
     "redact",
 ]

@@ -86,11 +86,30 @@ class AuditSummary:
     conflicts: int
     unknown: int
     unallocated: int
+    drift: int = 0  # how many of those that are not running are listening on another port
 
     @property
-    def health_percentage(self) -> int:
-        """Return the percentage of allocated ports that are in use, rounded half up; 100 if nothing is allocated."""
-        return (200 * self.in_use + self.allocated) // (2 * self.allocated) if self.allocated else 100
+    def health_percentage(self) -> int | None:
+        """Return the percentage of services that are up; see `health_percentage()`."""
+        return health_percentage(self.in_use, self.not_running, is_empty=self.allocated == 0)
+
+
+def health_percentage(up: int, not_running: int, *, is_empty: bool) -> int | None:
+    """Return the percentage of services that are up, among those that could be judged.
+
+    It is rounded half up, but it is at most 99 if anything is not running, and at least 1 if anything is up. It is 100
+    if nothing is allocated, and None if nothing could be judged.
+
+    Args:
+        up: how many services are listening.
+        not_running: how many are down or in conflict.
+        is_empty: whether nothing is allocated.
+    """
+    judged = up + not_running
+    if not judged:
+        return 100 if is_empty else None
+    rounded = (200 * up + judged) // (2 * judged)
+    return max(min(rounded, 99 if not_running else 100), 1 if up else 0)
 
 
 @dataclass(slots=True)
@@ -119,6 +138,7 @@ class AuditReport:
             conflicts=count[Health.CONFLICT],
             unknown=count[Health.UNKNOWN],
             unallocated=len(self.unallocated),
+            drift=len(self.drift),
         )
 
     @property

@@ -147,10 +147,10 @@ def _restart(home: Path, service: Any) -> dict[str, Any]:
     if not isinstance(service, str):
         raise BadRequest("service is the name of a service")
     try:
-        commands = restarts.load_commands(home / "restart.toml")
+        with restarts.commands_in(home / "restart.toml") as commands:
+            result = restarts.restart_listed(service, commands)
     except PortError as error:
         return {"succeeded": False, "message": error.sentence}
-    result = restarts.restart_listed(service, commands)
     return {"succeeded": result.succeeded, "message": result.message}
 
 

@@ -107,7 +107,9 @@ def explain(
     elif not sees_range:
         sentence, step = "lies in a range of another project", "Ask Portal for a port of your own project."
     else:
-        sentence, step = _about_range(port_range, port, is_listening)
+        other = _use_of_other_protocol(context, port, host, protocol)
+        sentence, step = _about_range(port_range, port, protocol, is_listening, is_other_used=bool(other))
+        observed += other
     is_held = allocation is not None and allocation.status != Status.PENDING
     return Explanation(
         port_number=port,
@@ -206,14 +208,34 @@ def _moved_from(
     return imported.filter(hostname=host, protocol=protocol).select_related("project").first()
 
 
-def _about_range(port_range: PortRange, port: int, is_listening: bool) -> tuple[str, str]:
+def _use_of_other_protocol(context: Context, port: int, host: str, protocol: str) -> str:
+    """Return how the same number is used with the other protocol, to continue a sentence; empty if it is not used."""
+    (other,) = set(validators.PROTOCOLS) - {protocol}
+    holder = PortAllocation.objects.held().at(port, host, other).select_related("project").first()
+    if holder is not None:
+        sees_holder = context.caller.sees_project(holder.project_id)
+        return f"; {port}/{other} is held by {holder.label if sees_holder else 'another project'}"
+    if listeners.is_this_host(host) and listeners.is_listening(port, other) is not None:
+        return f"; something listens on {port}/{other}"
+    return ""
+
+
+def _about_range(
+    port_range: PortRange, port: int, protocol: str, is_listening: bool, *, is_other_used: bool
+) -> tuple[str, str]:
     """Return the sentence and the next step for a port of a range that nothing holds."""
     project = port_range.project.name
     where = f"{port_range.range_name} ({port_range.start_port}-{port_range.end_port}) of {project}"
+    flag = "" if protocol == validators.TCP else f" --protocol {protocol}"
     if is_listening:
         return (
             f"lies in {where} and no service holds it",
-            f"If it is yours, adopt it: manage.py allocate {project} SERVICE --port {port} --adopt. "
+            f"If it is yours, adopt it: manage.py allocate {project} SERVICE --port {port}{flag} --adopt. "
             "Otherwise ask for another port.",
         )
-    return f"lies in {where} and is free", f"Take it: ask for port {port} for a service of {project}."
+    if is_other_used:  # most programs expect a number to be theirs for both
+        return (
+            f"lies in {where} and no service holds it",
+            f"Take another port of {project}, unless you mean {protocol} and can share the number.",
+        )
+    return f"lies in {where} and is free", f"Take it: ask for port {port}/{protocol} for a service of {project}."

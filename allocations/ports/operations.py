@@ -14,12 +14,17 @@ from django.db import connection, transaction
 
 from allocations import sql
 from allocations.auth.roles import Caller, Role
+from allocations.errors import Unavailable
 
 from . import db_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 ATTEMPTS = 6
+UNKNOWN_OUTCOME = (
+    "The database was lost while it saved the change, so nobody knows whether it did. Look, or repeat the request: "
+    "that changes nothing if it did. If each request gets something new, repeat it with the same Idempotency-Key."
+)
 LONGEST_PAUSE = 0.05  # seconds, doubled with each attempt
 
 
@@ -74,14 +79,18 @@ def operation(role: Role, action: str) -> Callable[[F], F]:
             context.caller.require(role, action)
             is_nested = connection.in_atomic_block
             for attempt in range(1, ATTEMPTS + 1):
-                has_begun = False
+                has_begun = has_run = False
                 try:
                     with transaction.atomic():
                         token = context.caller.token
                         sql.set_actor(context.actor, context.source, is_agent=context.is_agent, token=token)
                         has_begun = True
-                        return function(context, *args, **kwargs)
+                        result = function(context, *args, **kwargs)
+                        has_run = True
+                    return result
                 except DatabaseError as error:
+                    if has_run and not is_nested and db_errors.is_disconnect(error):  # during COMMIT
+                        raise Unavailable(UNKNOWN_OUTCOME, retry_after=2) from error
                     if not is_nested and attempt < ATTEMPTS and db_errors.is_transient(error):
                         time.sleep(random.uniform(0, LONGEST_PAUSE * 2**attempt / 4))  # noqa: S311 jitter, not a secret
                         continue

@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from allocations import validators
+from allocations.audit import health_percentage
 from allocations.errors import PortError
 from allocations.models import Audit, Event, Listener, PortAllocation, Project
 from allocations.pages import (
@@ -64,8 +65,7 @@ def _totals(request: HttpRequest) -> dict[str, object]:
             reserved=Count("pk", filter=Q(status__in=("reserved", "pending"))),
         )
     )
-    in_use, total = totals["in_use"], totals["allocated"]
-    totals["health"] = (200 * in_use + total) // (2 * total) if total else 100
+    totals["health"] = health_percentage(totals["in_use"], totals["not_running"], is_empty=totals["allocated"] == 0)
     totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
     requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_RESULTS]
     return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}

@@ -306,9 +306,17 @@ class TestScope:
         assert report.summary.health_percentage == 100
         assert report.is_healthy
 
-    @pytest.mark.parametrize(("up", "of", "percent"), [(1, 3, 33), (2, 3, 67), (1, 8, 13), (10, 12, 83), (0, 4, 0)])
-    def test_percentages_are_rounded_half_up(self, up: int, of: int, percent: int) -> None:
-        assert AuditSummary(of, up, of - up, 0, 0, 0).health_percentage == percent
+    @pytest.mark.parametrize(
+        ("up", "of", "percent"),
+        [(1, 3, 33), (2, 3, 67), (1, 8, 13), (10, 12, 83), (0, 4, 0), (4, 4, 100), (999, 1000, 99), (1, 1000, 1)],
+    )
+    @pytest.mark.parametrize("unknown", [0, 7])
+    def test_percentages_are_rounded_half_up(self, up: int, of: int, percent: int, unknown: int) -> None:
+        """But everything is only 100 and nothing is only 0, and what is unknown does not count."""
+        assert AuditSummary(of + unknown, up, of - up, 0, unknown, 0).health_percentage == percent
+
+    def test_nothing_that_can_be_judged_has_no_percentage(self) -> None:
+        assert AuditSummary(3, 0, 0, 0, 3, 0).health_percentage is None
 
 
 def test_number_of_queries_does_not_depend_on_allocations(

@@ -306,7 +306,23 @@ class TestAudit:
         assert "not running" in out
 
     def test_unallocated_listeners_are_reported(self, ports: PortManager, listener: socket.socket) -> None:
-        assert f"{FIRST + 1}/tcp in shop: python" in run("audit")[0]
+        out, _, status = run("audit")
+        assert f"{FIRST + 1}/tcp in shop: python" in out
+        assert status == 3
+        assert run("audit", "--quiet") == ("", "", 3)
+
+    def test_conflicts_come_before_unallocated_listeners(self, ports: PortManager, listener: socket.socket) -> None:
+        ports.allocate("shop", "api")
+        assert run("audit")[2] == 1
+
+    def test_nothing_that_can_be_judged_has_no_percentage(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", hostname="db-1")
+        out, _, status = run("audit")
+        assert (
+            "1 allocated, 0 in use, 0 not running, 1 unknown, 0 unallocated listeners: nothing could be judged." in out
+        )
+        assert status == 0
+        assert json.loads(run("audit", "--json")[0])["summary"]["healthPercentage"] is None
 
     def test_a_host_without_allocations_is_status_2(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
@@ -322,7 +338,10 @@ class TestAudit:
         assert status == 1
         assert json.loads(out) == {
             "success": True,
-            "summary": {"allocated": 2, "inUse": 1, "notRunning": 1, "healthPercentage": 50},
+            "summary": {
+                **{"allocated": 2, "inUse": 1, "notRunning": 1, "healthPercentage": 50},
+                **{"unknown": 0, "drift": 0, "unallocated": 0},
+            },
             "conflicts": [{"port": FIRST, "expected": "shop/web", "actual": "not running"}],
             "unallocated": [],
         }
@@ -364,6 +383,14 @@ class TestAudit:
         _, err, status = run("audit", "--restart")
         assert status == 2
         assert "can be changed by others" in err
+
+    def test_restart_names_services_that_do_not_exist(self, ports: PortManager, home: Path) -> None:
+        ports.allocate("shop", "api")
+        (home / "restart.toml").write_text('[services]\n"shop/apo" = ["true"]\n')
+        (home / "restart.toml").chmod(0o600)
+        _, err, _ = run("audit", "--restart")
+        assert "restart.toml names shop/apo, which holds no port. Did you mean shop/api?" in err
+        assert "shop/api: not restarted (restart.toml has no command for it)." in err
 
 
 class TestExplain:

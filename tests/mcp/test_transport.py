@@ -173,7 +173,10 @@ def test_an_agent_deploys_a_service(ports: PortManager) -> None:
                         break
                 time.sleep(0.05)
             audit = over_http(address, supervisor, look)
-            assert audit["summary"] == {"allocated": 1, "inUse": 1, "notRunning": 0, "healthPercentage": 100}
+            assert audit["summary"] == {
+                **{"allocated": 1, "inUse": 1, "notRunning": 0, "healthPercentage": 100},
+                **{"unknown": 0, "drift": 0, "unallocated": 0},
+            }
             assert audit["conflicts"] == []
             same, explanation = over_http(address, second, other)
             assert (same["port"], same["created"]) == (new["port"], False)

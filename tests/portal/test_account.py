@@ -16,7 +16,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from portal import account, checkout, home, launch
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands over to another account")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root hands over to another account"),
+    pytest.mark.xdist_group("account"),  # they share a copy of the code
+]
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def test_failure_of_the_child_is_reported() -> None:
 # PORTAL_HOME
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def portal_home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="portal-test-", dir="/tmp") as folder:
         Path(folder).chmod(0o711)

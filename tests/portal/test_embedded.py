@@ -103,9 +103,15 @@ class Portal:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
 
 
+# For tests in which it makes no difference which account runs Portal.
+AS_WE_ARE = pytest.mark.parametrize("uid", ["as we are"], indirect=True)
+
+
 @pytest.fixture(params=["as root", "as a user"])
 def uid(request: pytest.FixtureRequest) -> int:
     """Return the user who runs Portal; without root, that can only be the current one."""
+    if request.param == "as we are":
+        return os.geteuid()
     if os.geteuid() != 0:
         if request.param == "as root":
             pytest.skip("only root can run it as root")
@@ -216,6 +222,7 @@ def test_socket_directory_of_another_user_is_not_used(folder: Path, packages: Pa
             directory.rmdir()
 
 
+@AS_WE_ARE
 def test_server_outlives_the_process_that_started_it(portal: Portal) -> None:
     with portal.starter(seconds=600) as starter:
         assert starter.stdout is not None
@@ -226,6 +233,7 @@ def test_server_outlives_the_process_that_started_it(portal: Portal) -> None:
     assert portal.sql("SELECT 1") == [(1,)]
 
 
+@AS_WE_ARE
 def test_first_start_that_was_killed_is_repeated(portal: Portal) -> None:
     with portal.starter() as starter:
         while not list(portal.home.glob("postgresql.new-*/PG_VERSION")):
@@ -249,6 +257,7 @@ def test_committed_data_survives_a_kill(portal: Portal) -> None:
     assert portal.sql("SELECT answer FROM kept") == [(42,)]
 
 
+@AS_WE_ARE
 def test_start_succeeds_while_a_process_of_a_killed_server_is_working(portal: Portal) -> None:
     portal.start()
     loop = "DO $$ BEGIN WHILE clock_timestamp() < now() + interval '2 s' LOOP NULL; END LOOP; END $$"
@@ -281,6 +290,7 @@ def test_stale_pid_of_another_program_is_ignored(portal: Portal) -> None:
             other.kill()
 
 
+@AS_WE_ARE
 def test_stale_pid_of_another_portal_is_ignored(portal: Portal, second: Portal) -> None:
     portal.start()
     second.start()
@@ -294,6 +304,7 @@ def test_stale_pid_of_another_portal_is_ignored(portal: Portal, second: Portal) 
     assert second.sql("SELECT 1") == [(1,)]
 
 
+@AS_WE_ARE
 def test_two_servers_are_independent(portal: Portal, second: Portal) -> None:
     assert portal.start() == second.start() == ""
 
@@ -302,6 +313,7 @@ def test_two_servers_are_independent(portal: Portal, second: Portal) -> None:
     assert second.sql("SELECT to_regclass('mine')") == [(None,)]
 
 
+@AS_WE_ARE
 def test_data_survives_a_stop(portal: Portal) -> None:
     if portal.uid != os.geteuid():
         pytest.skip("that user may not be able to read the settings")
@@ -318,6 +330,7 @@ def test_data_survives_a_stop(portal: Portal) -> None:
     assert portal.sql("SELECT answer FROM kept") == [(42,)]
 
 
+@AS_WE_ARE
 def test_reason_of_a_failed_start_is_reported(portal: Portal) -> None:
     portal.start()
     portal.kill()
@@ -332,6 +345,7 @@ def test_reason_of_a_failed_start_is_reported(portal: Portal) -> None:
     assert error.count("\n") == 1
 
 
+@AS_WE_ARE
 def test_data_of_another_version_is_refused(portal: Portal) -> None:
     portal.start()
     portal.kill()

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from portal.embedded.server import PORT, bin_dir
-from tests.portal.test_embedded import Portal, folder, installed, packages, uid
+from tests.portal.test_embedded import AS_WE_ARE, Portal, folder, installed, packages, uid
 
 __all__ = ["folder", "packages", "uid"]
 DUMP = Path(__file__).parent.parent / "data" / "portal-1f39b2f.dump.gz"
@@ -97,7 +97,7 @@ def old(folder: Path, uid: int, packages: Path) -> Iterator[OldPortal]:
     yield from installed(portal)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("is_running", [True, False])
+@pytest.mark.parametrize(("uid", "is_running"), [("as root", True), ("as a user", False)], indirect=["uid"])
 def test_every_row_is_in_the_new_cluster(old: OldPortal, is_running: bool) -> None:
     before = rows(old.old_socket_dir, "portal")
     assert sum(map(len, before.values())) > 100
@@ -118,6 +118,7 @@ def test_every_row_is_in_the_new_cluster(old: OldPortal, is_running: bool) -> No
     assert old.start() == ""  # once
 
 
+@AS_WE_ARE
 def test_several_processes_move_it_once(old: OldPortal) -> None:
     before = rows(old.old_socket_dir, "portal")
     starters = [old.starter() for _ in range(4)]
@@ -127,6 +128,7 @@ def test_several_processes_move_it_once(old: OldPortal) -> None:
     assert rows(old.socket_dir, "postgres") == before
 
 
+@AS_WE_ARE
 def test_failure_changes_nothing(old: OldPortal) -> None:
     before = rows(old.old_socket_dir, "portal")
     old.stop_old()
@@ -140,6 +142,7 @@ def test_failure_changes_nothing(old: OldPortal) -> None:
     assert rows(old.old_socket_dir, "portal") == before
 
 
+@AS_WE_ARE
 def test_move_that_was_interrupted_at_the_end_is_finished(old: OldPortal) -> None:
     before = rows(old.old_socket_dir, "portal")
     before["rate_limits"] = []  # PostgreSQL empties it after a crash
@@ -152,6 +155,7 @@ def test_move_that_was_interrupted_at_the_end_is_finished(old: OldPortal) -> Non
     assert rows(old.socket_dir, "postgres") == before
 
 
+@AS_WE_ARE
 def test_old_cluster_that_is_still_there_is_not_overwritten(old: OldPortal) -> None:
     (old.home / "postgresql.old").mkdir()
     assert "Delete it with `make clean-old`" in old.start()

@@ -35,6 +35,16 @@ def test_readyz_is_503_when_a_migration_is_missing(client: Client) -> None:
 
 
 @pytest.mark.django_db
+def test_readyz_is_503_when_the_database_is_read_only(client: Client) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+
+    response = client.get("/readyz")
+
+    assert (response.status_code, response.content) == (503, b"not ready\n")
+
+
+@pytest.mark.django_db
 def test_readyz_is_503_without_details_when_the_database_is_down(client: Client) -> None:
     def refuse(*_: object) -> None:
         raise OperationalError("connection to server at 10.1.2.3 failed")

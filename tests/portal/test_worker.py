@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import socket
 import time
 import urllib.request
@@ -154,7 +155,7 @@ def test_connections_between_two_requests_are_closed_to_make_room() -> None:
 
 
 def test_end_does_not_wait_for_connections_without_a_request() -> None:
-    with gunicorn(SERVED, workers=2), connections(4) as clients:
+    with gunicorn(SERVED, workers=2, end=signal.SIGTERM), connections(4) as clients:
         assert all(answered(client) for client in clients[:3])
         started_at = time.monotonic()
     assert time.monotonic() - started_at < 10  # gunicorn would wait for 15 s

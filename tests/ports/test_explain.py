@@ -14,6 +14,7 @@ from allocations.models import Project
 from allocations.ports import PortManager, projects
 from allocations.ports.explain import Explanation, explain
 from tests import make
+from tests.commands import run
 from tests.processes import process
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bank")]
@@ -55,6 +56,43 @@ def test_held_port_used_by_another_service(ports: PortManager) -> None:
     assert "bank/vault listens on it. Do not stop anything" in own.next_step
     assert "runs already" not in own.next_step
     assert "wait until bank/vault has been moved" in other.next_step
+
+
+def test_proposed_command_names_the_protocol(ports: PortManager) -> None:
+    """Pasted, it would otherwise register TCP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", FIRST + 2))
+        told = explain(ports.context, FIRST + 2, protocol="udp")
+        command = f"manage.py allocate shop SERVICE --port {FIRST + 2} --protocol udp --adopt"
+        assert command in told.next_step
+        out, _, status = run(*command.removeprefix("manage.py ").replace("SERVICE", "dns").split())
+    assert (out, status) == (f"{FIRST + 2}\n", 0)
+    assert explain(ports.context, FIRST + 2, protocol="udp").allocation is not None
+
+
+@pytest.mark.parametrize(("asked", "used"), [("tcp", "udp"), ("udp", "tcp")])
+def test_number_that_is_used_with_the_other_protocol_is_not_free(ports: PortManager, asked: str, used: str) -> None:
+    ports.allocate("shop", "dns", port_number=FIRST + 2, protocol=used)
+    told = explain(ports.context, FIRST + 2, protocol=asked)
+    assert f"; {FIRST + 2}/{used} is held by shop/dns." in told.sentence
+    assert "free" not in full_text(told)
+    kind = socket.SOCK_STREAM if used == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as listener:
+        listener.bind(("127.0.0.1", FIRST + 3))
+        if used == "tcp":
+            listener.listen()
+        told = explain(ports.context, FIRST + 3, protocol=asked)
+    assert f"; something listens on {FIRST + 3}/{used}." in told.sentence
+    assert "free" not in full_text(told)
+    assert "is free" in explain(ports.context, FIRST + 4, protocol=asked).sentence
+
+
+def test_other_protocol_reveals_no_other_project(ports: PortManager) -> None:
+    projects.add(ports.context, "depot", start_port=FIRST + 500, size=10, is_shared=True)
+    ports.allocate("bank", "vault", port_number=FIRST + 500, protocol="udp", range_name="depot")
+    told = explain(limited("shop").context, FIRST + 500)
+    assert "held by another project" in told.sentence
+    assert "bank" not in full_text(told)
 
 
 def test_reserved_port(ports: PortManager) -> None:

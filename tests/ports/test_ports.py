@@ -434,6 +434,28 @@ class TestDatabaseFailures:
         assert make.manager().allocate("shop", "api").port_number == FIRST
 
     @pytest.mark.django_db(transaction=True)
+    def test_connection_that_is_lost_during_commit_leaves_the_outcome_unknown(self) -> None:
+        make.port_range("shop", FIRST, 10)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE FUNCTION end_session() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+            )
+            cursor.execute(
+                "CREATE CONSTRAINT TRIGGER end_session AFTER INSERT ON port_allocations DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION end_session()"
+            )
+        try:
+            with pytest.raises(errors.Unavailable) as refused:
+                make.manager().allocate("shop", "api")
+        finally:
+            connection.close()
+            with connection.cursor() as cursor:
+                cursor.execute("DROP FUNCTION end_session() CASCADE")
+        assert "nobody knows whether it did" in refused.value.sentence
+        assert "Nothing was changed" not in refused.value.sentence
+
+    @pytest.mark.django_db(transaction=True)
     def test_statement_timeout_is_reported_and_changes_nothing(self) -> None:
         make.port_range("shop", FIRST, 10)
         with connection.cursor() as cursor:

@@ -1,28 +1,31 @@
 """manage.py audit: compare the registry with what is listening. Made for cron."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.core.management import CommandParser
 
 from allocations import restarts, schemas
-from allocations.audit import NOT_RUNNING, AuditReport
+from allocations.audit import NOT_RUNNING, AuditReport, AuditSummary
 from allocations.errors import PortError
 from allocations.management.command import PortCommand
 from allocations.models import Health
 from allocations.observer import client
-from allocations.ports import audits
+from allocations.ports import audits, queries
+from allocations.text import did_you_mean
 
-CONFLICTS, COULD_NOT_AUDIT = 1, 2
+CONFLICTS, COULD_NOT_AUDIT, ONLY_UNALLOCATED = 1, 2, 3
+Restart = Callable[[str], restarts.RestartResult]
 SETTLING = 3.0  # seconds that a service gets to open its port before it is audited again
 
 
 class Command(PortCommand):
     help = (
-        "Compare the registry with what is listening. Exit status: 0 healthy, 1 conflicts, 2 could not audit. Run it "
-        "as root to see the processes of other users."
+        "Compare the registry with what is listening. Exit status: 0 healthy, 1 conflicts, 2 could not audit, 3 only "
+        "unallocated listeners. Run it as root to see the processes of other users."
     )
     example = "*/5 * * * * manage.py audit --quiet"
     refused = COULD_NOT_AUDIT
@@ -49,6 +52,8 @@ class Command(PortCommand):
             self._print(report)
         if not report.is_healthy:
             raise SystemExit(CONFLICTS)
+        if report.unallocated:
+            raise SystemExit(ONLY_UNALLOCATED)
 
     def on_refusal(self, refusal: PortError, **options: Any) -> int:
         if options.get("json"):
@@ -63,24 +68,38 @@ class Command(PortCommand):
 
     def _restarted(self, report: AuditReport) -> bool:
         """Restart the services that are down and have a command; return whether any was restarted."""
-        restart = self._restarter()
         started = False
-        for finding in report.conflicts:
-            if finding.status != Health.DOWN:
-                continue
-            result = restart(finding.allocation.label)
-            self.say(f"{result.service}: {'restarted' if result.succeeded else 'not restarted'} ({result.message}).")
-            started = started or result.succeeded
+        with self._restarter(report) as restart:
+            for finding in report.conflicts:
+                if finding.status != Health.DOWN:
+                    continue
+                result = restart(finding.allocation.label)
+                outcome = "restarted" if result.succeeded else "not restarted"
+                self.say(f"{result.service}: {outcome} ({result.message}).")
+                started = started or result.succeeded
         if started:
             time.sleep(SETTLING)
         return started
 
-    def _restarter(self) -> Callable[[str], restarts.RestartResult]:
-        """Return what restarts a service: the observer, if root started Portal and this isn't root, or this process."""
+    @contextmanager
+    def _restarter(self, report: AuditReport) -> Iterator[Restart]:
+        """Provide what restarts a service: this process, or the observer if root started Portal and this isn't root."""
         if client.is_expected():
-            return lambda label: restarts.RestartResult(label, *client.restart(label))
-        commands = restarts.load_commands(settings.PORTAL_HOME / "restart.toml")
-        return lambda label: restarts.restart_listed(label, commands)
+            yield self._restart_by_observer
+            return
+        with restarts.commands_in(settings.PORTAL_HOME / "restart.toml") as commands:
+            audited = {finding.allocation.label for finding in report.findings}
+            held = {row.label for row in queries.list_allocations(self.context)} if set(commands) - audited else audited
+            for label in sorted(set(commands) - held):
+                hint = did_you_mean(label, sorted(held))
+                self.say(f"restart.toml names {label}, which holds no port. {hint}".rstrip())
+            yield lambda label: restarts.restart_listed(label, commands)
+
+    def _restart_by_observer(self, label: str) -> restarts.RestartResult:
+        try:
+            return restarts.RestartResult(label, *client.restart(label))
+        except client.ObserverUnavailable as error:
+            return restarts.RestartResult(label, False, str(error))
 
     def _print(self, report: AuditReport) -> None:
         summary = report.summary
@@ -109,7 +128,13 @@ class Command(PortCommand):
         self.print(
             f"{summary.allocated} allocated, {summary.in_use} in use, {summary.not_running} not running, "
             f"{summary.unknown} unknown, {summary.unallocated} unallocated listeners: "
-            f"{summary.health_percentage} % healthy."
+            f"{_health(summary)}."
         )
         for note in report.notes:
             self.say(note)
+
+
+def _health(summary: AuditSummary) -> str:
+    if summary.health_percentage is None:
+        return "nothing could be judged"
+    return f"{summary.health_percentage} % healthy"
