@@ -84,11 +84,12 @@ def become(account: Account) -> None:
 
 
 def run(account: Account, command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """Run a program as an account, with none of the rights and groups of root.
+    """Run a program as an account, with none of the rights, the groups and the environment of root.
 
     Args:
         options: those of subprocess.run().
     """
+    options.setdefault("env", {"PATH": os.defpath})
     return subprocess.run(
         command, user=account.pw_uid, group=account.pw_gid, extra_groups=[], umask=0o077, check=False, **options
     )

@@ -16,6 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from portal import account
 
 PRIVATE, SHARED_WITH_ACCOUNT = 0o700, 0o1771
+READ_BY_ACCOUNT = 0o640
 PORTALS_OWN = {"secret_key", "postgresql", "restart.toml", "backups"}
 
 
@@ -122,12 +123,27 @@ def _generate_key(path: Path) -> None:
             new.write(secrets.token_urlsafe(48))
             new.flush()
             os.fsync(new.fileno())
+            if account.is_needed():
+                _let_account_read(new.fileno())
             with contextlib.suppress(FileExistsError):
                 os.link(new.name, path)
-    if account.is_needed():
+    if account.is_needed():  # it may be of a Portal that ran as root
         refuse_foreign(path)
-        os.chown(path, 0, account.service_account().pw_gid, follow_symlinks=False)
-        path.chmod(0o640)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            wanted = READ_BY_ACCOUNT, account.service_account().pw_gid
+            if (stat.S_IMODE(status.st_mode), status.st_gid) != wanted:
+                if status.st_nlink != 1:  # a second name of another file
+                    raise ImproperlyConfigured(f"{path} has several names. Find out who made them, and remove it.")
+                _let_account_read(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _let_account_read(descriptor: int) -> None:
+    os.fchown(descriptor, 0, account.service_account().pw_gid)
+    os.fchmod(descriptor, READ_BY_ACCOUNT)
 
 
 if __name__ == "__main__":  # `make install`

@@ -127,7 +127,7 @@ def finish(home: Path) -> None:
 def clean(home: Path) -> Path | None:
     """Delete the old cluster, and return where it was; None if there was none."""
     old = Places(home).old
-    if not old.exists():
+    if old.is_symlink() or not old.exists():
         return None
     shutil.rmtree(old)  # does not follow links
     return old

@@ -478,6 +478,20 @@ def test_root_uses_nothing_that_the_account_has_put_in_its_place(portal: Portal,
 
 
 @pytest.mark.parametrize("uid", ["as root"], indirect=True)
+def test_second_name_of_another_file_is_not_opened_to_the_account(portal: Portal, folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root hands over to another account")
+    assert portal.start() == ""
+    precious = folder / "precious"
+    precious.write_text("x" * 60)
+    precious.chmod(0o600)
+    (portal.home / "secret_key").hardlink_to(precious)
+    with pytest.raises(ImproperlyConfigured, match="has several names"):
+        secret_key(portal.home)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("uid", ["as root"], indirect=True)
 def test_account_cannot_replace_the_files_of_root(portal: Portal) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root hands over to another account")

@@ -111,6 +111,14 @@ def test_owner_migrates_and_application_serves(migrated: Portal, server: str) ->
             assert session.execute(f"SHOW {name}").fetchone() == (value,)  # type: ignore[call-overload]
 
 
+def test_setup_alone_ends_without_serving(server: str, tmp_path: Path, migrated: Portal) -> None:
+    """As the unit portal-migrate runs it, with a PORTAL_HOME that does not exist yet."""
+    portal = Portal(tmp_path / "new" / "home", server)
+    portal.manage("up", "--setup-only")
+    assert (tmp_path / "new" / "home" / "static" / "staticfiles.json").exists()
+    assert "consilio" in portal.manage("port_summary", "consilio")
+
+
 def test_owner_backs_up_and_restores_with_the_grants(migrated: Portal, server: str, tmp_path: Path) -> None:
     migrated.manage("allocate", "shop", "kept")
     dump = str(tmp_path / "portal.dump")

@@ -61,6 +61,7 @@ class Command(PortCommand):
             if added:
                 self.say(f"Added {join_and(added)}.")
         set_limits()
+        home.prepare(settings.PORTAL_HOME)
         home.make_own(settings.PORTAL_HOME / "static", 0o755)
         call_command("collectstatic", interactive=False, verbosity=0)
         self._warn_of_own_port(port)
