@@ -11,12 +11,17 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import BadRequest, ValidationError
 from django.db import DataError, models
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponseRedirect
+from django.utils.decorators import method_decorator
 
+from allocations.errors import TooManyRequests
 from allocations.forms import AdminLoginForm
+from allocations.logins import limit_logins
+from allocations.pages import count_post, error_page
 from allocations.validators import is_storable
 
 SEARCHES = {"q", "term"}  # searched without NULs
@@ -90,7 +95,25 @@ class PortalAdminSite(admin.AdminSite):
         super().register(model_or_iterable, strict, **options)
 
     def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:
-        return super().admin_view(refuse_unstorable(view), cacheable)
+        return super().admin_view(refuse_unstorable(count_posts(view)), cacheable)
+
+    @method_decorator([login_not_required, limit_logins])
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().login(request, extra_context)
+
+
+def count_posts(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Count the changes that are made in the admin towards the user's rate limit, as those in the dashboard."""
+
+    @functools.wraps(view)
+    def counted_view(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            count_post(request)
+        except TooManyRequests as error:
+            return error_page(request, error)
+        return view(request, *args, **kwargs)
+
+    return counted_view
 
 
 def refuse_unstorable(view: Callable[..., Any]) -> Callable[..., Any]:

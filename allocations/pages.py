@@ -23,6 +23,7 @@ from .auth.lookup import caller_for_user
 from .auth.roles import Caller, Role
 from .errors import NotFound, PortError, Unavailable
 from .ports import Context, db_errors
+from .ports.rate_limits import count_request
 
 PER_PAGE = 100
 FORM_METHODS = ("GET", "POST")
@@ -46,15 +47,32 @@ def context_of(request: HttpRequest) -> Context:
     return Context.of(caller_of(request), "web")
 
 
+def count_post(request: HttpRequest, *, is_audit: bool = False) -> None:
+    """Count a POST towards the rate limit of whoever is logged in, as the API counts changes and audits.
+
+    Raises:
+        TooManyRequests: there were too many.
+    """
+    if request.method == "POST":
+        count_request(context_of(request), "audit" if is_audit else "change", request.META.get("REMOTE_ADDR", ""))
+
+
 def require_role(
-    role: Role = Role.VIEWER, action: str = "look at ports", methods: Sequence[str] = ("GET", "HEAD")
+    role: Role = Role.VIEWER,
+    action: str = "look at ports",
+    methods: Sequence[str] = ("GET", "HEAD"),
+    *,
+    is_audit: bool = False,
 ) -> Callable[[View], View]:
     """Turn a function into a view that requires a role, and shows a page for every PortError and database error.
+
+    Every POST counts towards the rate limit.
 
     Args:
         role: the lowest role that may open it.
         action: what the view does, as the refusal words it, such as "release ports".
         methods: the HTTP methods that it accepts.
+        is_audit: whether it runs an audit.
     """
 
     def decorate(view: View) -> View:
@@ -64,6 +82,7 @@ def require_role(
             try:
                 with db_errors.translated():
                     caller_of(request).require(role, action)
+                    count_post(request, is_audit=is_audit)
                     return view(request, *args, **kwargs)
             except PortError as error:
                 return error_page(request, error)

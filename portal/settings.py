@@ -155,7 +155,9 @@ AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # further attempts do not extend the lockout
 AXES_DISABLE_ACCESS_LOG = True
 AXES_VERBOSE = False
-AXES_LOCKOUT_TEMPLATE = "lockout.html"
+AXES_LOCKOUT_CALLABLE = "allocations.logins.lockout"
+AXES_WHITELIST_CALLABLE = "allocations.logins.is_known"
+PASSWORD_HASHERS = ["portal.hashers.QueuedPBKDF2PasswordHasher"]
 
 # --- Django ---
 

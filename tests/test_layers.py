@@ -26,13 +26,14 @@ LAYERS = [
     {"ports"},
     {"schemas", "exporters"},
     {"pages", "forms", "templatetags"},
+    {"logins"},
     {"views", "admin", "admin_site", "management", "api", "mcp", "metrics"},
     {"urls", "apps"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 DOORS = (
     *("views", "admin", "management", "api", "mcp", "metrics.py"),
-    *("pages.py", "forms.py", "admin_site.py", "templatetags"),
+    *("pages.py", "forms.py", "logins.py", "admin_site.py", "templatetags"),
 )
 WRITE_METHODS = {
     *("save", "create", "update", "delete", "get_or_create", "update_or_create", "raw"),
@@ -47,6 +48,7 @@ EXCEPTIONS = {
     ("api/projects.py", "router.delete"): "the HTTP method of a route",
     ("api/ranges.py", "router.delete"): "the HTTP method of a route",
     ("management/command.py", "super().execute"): "Django's entry point of a command",
+    ("management/command.py", "progress.update"): "a progress bar",
     ("management/commands/mcp.py", "current_context.set"): "a context variable with the caller",
     ("mcp/transport.py", "current_context.set"): "a context variable with the caller",
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .containers import compose, docker
 from .lists import KEYS, csv_list, json_list, yaml_list
-from .rows import ParsedInput, UnreadableInputError
+from .rows import MAX_ROWS, ParsedInput, UnreadableInputError
 from .sockets import lsof, netstat, ss
 
 FORMATS: dict[str, Callable[[str], ParsedInput]] = {
@@ -73,6 +73,9 @@ def _possible_formats(text: str) -> list[str]:
 
 
 def _require_rows(parsed: ParsedInput) -> ParsedInput:
-    if not parsed.rows and not parsed.skipped:
+    count = len(parsed.rows) + len(parsed.skipped)
+    if not count:
         raise UnreadableInputError(f"the input contains no rows ({parsed.format})")
+    if count > MAX_ROWS:
+        raise UnreadableInputError(f"the input contains {count} rows, but at most {MAX_ROWS} are allowed: split it")
     return parsed

@@ -23,7 +23,6 @@ KEYS = {
     "protocol": "protocol",
     "cloudflareHostname": "cloudflare_hostname",
 }
-MAX_ROWS = 100_000
 
 
 def json_list(text: str) -> ParsedInput:
@@ -82,8 +81,6 @@ def _entries(content: Any) -> ListWithLines:
         content = next((content[key] for key in keys), content)
     if not isinstance(content, ListWithLines):
         raise UnreadableInputError("not a list of services, or an object with one under `services` or `allocations`")
-    if len(content) > MAX_ROWS:
-        raise UnreadableInputError(f"the input contains {len(content)} rows, but at most {MAX_ROWS} are allowed")
     return content
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 MAX_EXCERPT_LENGTH = 160
+MAX_ROWS = 100_000
 
 
 class UnreadableInputError(ValueError):

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from django_rich.management import RichCommand
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from allocations.errors import PortError, Unavailable
@@ -171,15 +171,23 @@ class PortCommand(RichCommand):
         self.stderr.write(text, lambda line: line)
 
     @contextmanager
-    def working(self, what: str) -> Iterator[None]:
-        """Show a progress bar on standard error during long work, but nothing in a pipe or under cron."""
+    def working(self, what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Show a progress bar on standard error during long work, but nothing in a pipe or under cron.
+
+        Args:
+            total: how many steps there are, if that is known.
+
+        Returns:
+            a function to call with the number of steps that are done.
+        """
         errors = Console(stderr=True)
         if not errors.is_terminal:  # Progress would print an empty line, and cron would mail it
-            yield
+            yield lambda done: None
             return
-        with Progress(TextColumn(what), BarColumn(), TimeElapsedColumn(), console=errors, transient=True) as progress:
-            progress.add_task(what, total=None)
-            yield
+        columns = [TextColumn(what), BarColumn(), *([MofNCompleteColumn()] if total else []), TimeElapsedColumn()]
+        with Progress(*columns, console=errors, transient=True) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda done: progress.update(task, completed=done)
 
 
 def bar(percent: int, width: int = 10) -> str:

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.db import close_old_connections, connection
 from mcp.server import MCPServer
 from mcp.server.mcpserver.context import Context as CallContext
@@ -36,8 +35,6 @@ INSTRUCTIONS = (
     "Never stop, kill or reconfigure a process that you did not start. "
     "On a conflict do what the answer names as the next step, and if it says that a person must decide, ask them."
 )
-# How many changes a call counts as in the rate limits.
-COSTS = {"change": 1, "audit": 10}
 # Returns the context of the caller. Over HTTP it is known when a call arrives. Over stdio it is looked up for each
 # call, because the token may be revoked while the session lasts.
 current_context: ContextVar[Callable[[], Context]] = ContextVar("current_context")
@@ -89,7 +86,7 @@ async def answer(function: Callable[[Context], Output], *, counts_as: str = "") 
 
     def run(context: Context) -> dict[str, Any]:
         if counts_as:
-            count_request(context, counts_as, settings.PORTAL_RATE_LIMIT // COSTS[counts_as])
+            count_request(context, counts_as)
         return shorten(function(context).dump())
 
     try:

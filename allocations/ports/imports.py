@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ from . import allocations
 from .allocator import decided
 from .operations import Context, operation
 from .queries import MOST_LISTED, get_project
+
+BATCH = 500  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +54,36 @@ class ImportReport:
     is_dry_run: bool = False
     has_lines: bool = True
 
+    def add(self, other: ImportReport) -> None:
+        """Add the rows of another report."""
+        self.imported += other.imported
+        self.moved += other.moved
+        self.already += other.already
+        self.left_out += other.left_out
 
-@operation(Role.OPERATOR, "import services")
+
 def import_rows(
-    context: Context, parsed: ParsedInput, *, project: str | None = None, dry_run: bool = False
+    context: Context,
+    parsed: ParsedInput,
+    *,
+    project: str | None = None,
+    dry_run: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
-    """Import the services of an input, in one transaction.
+    """Import the services of an input, in transactions of BATCH rows.
 
     A service on a port in a range of its project keeps that port. A service on any other port gets one from the range,
-    and is listed among the moves. Existing allocations stay as they are, so a second run changes nothing.
+    and is listed among the moves. Existing allocations stay as they are, so a second run changes nothing, and goes on
+    where an earlier one was interrupted.
 
     Args:
         project: the project of rows that name none and whose port lies in no range.
-        dry_run: report, but write nothing.
+        dry_run: report, but write nothing. This takes one transaction, because each row depends on those before it.
+        progress: called with the number of rows that are done.
 
     Raises:
         UnknownProject: `project` does not exist. Errors in rows are listed in the report.
     """
-    fallback = get_project(context, project) if project else None
     report = ImportReport(
         parsed.format,
         left_out=list(parsed.skipped),
@@ -76,13 +91,34 @@ def import_rows(
         is_dry_run=dry_run,
         has_lines=parsed.has_lines,
     )
-    for row in _in_place_first(_without_disputes(parsed.rows, report)):
+    rows = _in_place_first(_without_disputes(parsed.rows, report))
+    size = BATCH if not dry_run else max(len(rows), 1)
+    for done in range(0, max(len(rows), 1), size):
+        advance = functools.partial(_advance, progress, done)
+        report.add(_import_batch(context, rows[done : done + size], project, dry_run, advance))
+    report.left_out.sort(key=lambda skipped: skipped.line)
+    return report
+
+
+def _advance(progress: Callable[[int], None] | None, done: int, more: int) -> None:
+    if progress is not None:
+        progress(done + more)
+
+
+@operation(Role.OPERATOR, "import services")
+def _import_batch(
+    context: Context, rows: list[Row], project: str | None, dry_run: bool, advance: Callable[[int], None]
+) -> ImportReport:
+    """Import some of the rows in one transaction, and report only on these."""
+    fallback = get_project(context, project) if project else None
+    report = ImportReport(format="")
+    for done, row in enumerate(rows, start=1):
         try:
             with transaction.atomic():
                 _import_row(context, row, fallback, report)
         except PortError as error:
             report.left_out.append(Skipped(row.line, f"{row.name} {row.port or ''}".strip(), error.sentence))
-    report.left_out.sort(key=lambda skipped: skipped.line)
+        advance(done)
     if dry_run:
         transaction.set_rollback(True)
     return report

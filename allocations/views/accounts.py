@@ -11,10 +11,11 @@ from django.http.response import HttpResponseBase
 from django.utils.decorators import method_decorator
 
 from allocations.forms import LoginForm
+from allocations.logins import limit_logins
 from allocations.pages import wants_fragment
 
 
-@method_decorator(login_not_required, name="dispatch")
+@method_decorator([login_not_required, limit_logins], name="dispatch")
 class Login(auth.LoginView):
     """The login page.
 

@@ -71,7 +71,7 @@ def _totals(request: HttpRequest) -> dict[str, object]:
     return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}
 
 
-@require_role(action="audit", methods=["POST"])
+@require_role(action="audit", methods=["POST"], is_audit=True)
 def audit(request: HttpRequest) -> HttpResponseBase:
     """Run an audit, and show the home page with its results."""
     report = audits.run(context_of(request))

@@ -10,7 +10,7 @@ from django.db import connection
 
 from allocations.errors import TooManyRequests
 from allocations.ports import PortManager, audits
-from allocations.ports.rate_limits import ADDRESS_FACTOR, count_request
+from allocations.ports.rate_limits import ADDRESS_FACTOR, COSTS, count_request
 
 from .conftest import ApiClient, make_token
 
@@ -22,7 +22,7 @@ class TestRateLimits:
     @pytest.fixture(autouse=True)
     def _are_low(self, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         settings.PORTAL_RATE_LIMIT = 3
-        monkeypatch.setattr("allocations.api.endpoints.AUDIT_COST", 1)
+        monkeypatch.setitem(COSTS, "audit", 1)
 
     def test_changes_are_limited(self, operator: ApiClient, admin: ApiClient) -> None:
         answers = [operator("POST", "/api/ports", REQUEST) for _ in range(5)]
@@ -42,12 +42,12 @@ class TestRateLimits:
 
     def test_the_limit_recovers_with_time(self, ports: PortManager) -> None:
         for _ in range(3):
-            count_request(ports.context, "change", 3)
+            count_request(ports.context, "change")
         with connection.cursor() as cursor:
             cursor.execute("UPDATE rate_limits SET settled_at = settled_at - interval '20 seconds'")
-        count_request(ports.context, "change", 3)
+        count_request(ports.context, "change")
         with pytest.raises(TooManyRequests):
-            count_request(ports.context, "change", 3)
+            count_request(ports.context, "change")
 
 
 def test_prune_deletes_settled_limits_and_old_answers(ports: PortManager, operator: ApiClient) -> None:

@@ -165,6 +165,29 @@ class TestUnreadableInput:
 
 class TestDetection:
     @pytest.mark.parametrize(
+        ("format", "head", "line"),
+        [
+            (
+                "lsof",
+                "COMMAND PID USER FD TYPE DEVICE SIZE/OFF NODE NAME\n",
+                "node 1 me 3u IPv4 1 0t0 TCP *:%d (LISTEN)\n",
+            ),
+            ("ss", "", "tcp LISTEN 0 5 *:%d *:*\n"),
+            ("netstat", "", "tcp 0 0 0.0.0.0:%d 0.0.0.0:* LISTEN 1/a\n"),
+            ("csv", "service\n", "a%d\n"),
+            ("yaml", "", "- service: a%d\n"),
+        ],
+    )
+    def test_too_many_rows_are_refused_in_every_format(
+        self, format: str, head: str, line: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("allocations.importers.formats.MAX_ROWS", 20)
+        lines = [line % port for port in range(1, 22)]
+        assert len(parse((head + "".join(lines[:20])).encode(), format).rows) == 20
+        with pytest.raises(UnreadableInputError, match="21 rows, but at most 20 are allowed: split it"):
+            parse((head + "".join(lines)).encode(), format)
+
+    @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("service,port\n", r"no rows \(csv\)"),

@@ -323,3 +323,43 @@ class TestCommand:
 
     def test_an_unknown_project_is_status_1(self, seeded: PortManager) -> None:
         assert run("import_ports", str(DATA / "lsof.txt"), "--project", "nope")[2] == 1
+
+
+class TestLongInputs:
+    """Long inputs are imported in batches, so that an interruption loses only the last one."""
+
+    @pytest.fixture
+    def rows(self, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setattr("allocations.ports.imports.BATCH", 3)
+        monkeypatch.setattr("allocations.management.commands.import_ports.BATCH", 3)
+        return "project,service\n" + "".join(f"odin,s{i}\n" for i in range(8))
+
+    @pytest.mark.django_db(transaction=True)
+    def test_batches_that_are_done_stay_and_the_next_run_goes_on(self, rows: str) -> None:
+        manager = make.manager()
+        seed(manager.context)
+
+        def interrupt(done: int) -> None:
+            if done == 5:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            import_rows(manager.context, parse(rows.encode()), progress=interrupt)
+        assert {label for label, _ in held()} == {"odin/s0", "odin/s1", "odin/s2"}
+        again = import_rows(manager.context, parse(rows.encode()))
+        assert (len(again.imported), len(again.already), len(again.left_out)) == (5, 3, 0)
+        assert len(held()) == 8
+
+    def test_progress_counts_rows(self, seeded: PortManager, rows: str) -> None:
+        for dry_run in (True, False):
+            steps: list[int] = []
+            import_rows(seeded.context, parse(rows.encode()), dry_run=dry_run, progress=steps.append)
+            assert steps == list(range(1, 9))
+
+    def test_a_dry_run_reports_what_the_import_does(self, seeded: PortManager, rows: str) -> None:
+        dry = import_rows(seeded.context, parse(rows.encode()), dry_run=True)
+        assert held() == set()
+        real = import_rows(seeded.context, parse(rows.encode()))
+        ports = [[i.allocation.port_number for i in report.imported] for report in (dry, real)]
+        assert ports[0] == ports[1]
+        assert len(set(ports[0])) == 8

@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management import CommandParser
 
 from allocations import importers, listeners, schemas
-from allocations.errors import InvalidValue
+from allocations.errors import InvalidValue, PortError
 from allocations.management.command import PortCommand
-from allocations.ports.imports import ImportedRow, ImportReport, import_rows
+from allocations.ports.imports import BATCH, ImportedRow, ImportReport, import_rows
 
 NOTHING_IMPORTED, SOME_LEFT_OUT = 1, 2
 
@@ -30,8 +30,7 @@ class Command(PortCommand):
         if bool(options["file"]) == options["scan"]:
             raise InvalidValue("Name either a FILE (- is standard input) or --scan.", field="file")
         parsed = self._parse(options)
-        with self.working(f"Importing {len(parsed.rows)} rows"):
-            report = import_rows(self.context, parsed, project=options["project"], dry_run=options["dry_run"])
+        report = self._import(parsed, options)
         if options["json"]:
             self.json(schemas.ImportReport.of(report).dump())
         else:
@@ -40,6 +39,25 @@ class Command(PortCommand):
             raise SystemExit(NOTHING_IMPORTED)
         if report.left_out:
             raise SystemExit(SOME_LEFT_OUT)
+
+    def _import(self, parsed: importers.ParsedInput, options: dict[str, Any]) -> ImportReport:
+        """Import the rows. If that ends early, say that the first of them have been imported."""
+        done = 0
+        try:
+            with self.working("Importing", len(parsed.rows)) as show:
+
+                def progress(rows: int) -> None:
+                    nonlocal done
+                    done = rows
+                    show(rows)
+
+                how = {"project": options["project"], "dry_run": options["dry_run"]}
+                return import_rows(self.context, parsed, progress=progress, **how)
+        except (PortError, KeyboardInterrupt):
+            saved = done - done % BATCH
+            if saved and not options["dry_run"]:
+                self.say(f"{saved} of {len(parsed.rows)} rows are done. Run the same command again to go on.")
+            raise
 
     def _parse(self, options: dict[str, Any]) -> importers.ParsedInput:
         if options["scan"]:
