@@ -125,6 +125,11 @@ class AllocatedPort(Output):
     status: Status
 
 
+# Only a block of reserved ports has it.
+LastPort = int | None
+LAST_PORT = Field(None, description="The last port, of a reserved block.", exclude_if=lambda port: port is None)
+
+
 # Members appear in the order of the bases, from the last one to the first.
 class Allocation(AllocationDetails, AllocatedPort, Identified):
     """One allocation, held or released."""
@@ -138,6 +143,7 @@ class Allocation(AllocationDetails, AllocatedPort, Identified):
     range_name: str = Field(
         title="Range", validation_alias=AliasPath("port_range", "range_name"), serialization_alias="range"
     )
+    last_port: LastPort = LAST_PORT
     health: Verdict | None
     allocated_at: Moment
     last_used_at: Moment | None
@@ -151,7 +157,8 @@ class Allocation(AllocationDetails, AllocatedPort, Identified):
 
     def cells(self) -> list[object]:
         """Return the allocation as a row of that table."""
-        return [getattr(self, name) for name in self.COLUMNS]
+        first, *others = (getattr(self, name) for name in self.COLUMNS)
+        return [f"{first}-{self.last_port}" if self.last_port else first, *others]
 
 
 class NewAllocation(Allocation):
@@ -163,6 +170,7 @@ class NewAllocation(Allocation):
 class AllocationRow(AllocatedPort):
     """An allocation in a list: enough to find the right one."""
 
+    last_port: LastPort = LAST_PORT
     health: Verdict | None
     description: str
     owner: str

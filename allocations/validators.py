@@ -201,11 +201,19 @@ def port_span(start_port: object, end_port: object) -> tuple[int, int]:
     return start, end
 
 
-def parse_port_span(value: str) -> tuple[int, int]:
-    """Return the span that `3150` or `3150-3159` means."""
-    first, dash, last = value.partition("-")
-    start = parse_port_number(first)
-    return port_span(start, parse_port_number(last) if dash else start)
+def parse_port_span(value: str, field: str = "") -> tuple[int, int]:
+    """Return the span that `3150` or `3150-3159` means.
+
+    Args:
+        field: the name of the argument, for errors; by default errors name the port that is wrong.
+    """
+    try:
+        first, dash, last = value.partition("-")
+        start = parse_port_number(first)
+        return port_span(start, parse_port_number(last) if dash else start)
+    except InvalidValue as error:
+        error.field = field or error.field
+        raise
 
 
 def agent_quota(value: object) -> int:

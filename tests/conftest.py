@@ -65,13 +65,14 @@ def system_database_url() -> Iterator[str]:
 
 # Child tables come before their parents. The groups of migration 0001 and their permissions stay.
 TABLES_TO_EMPTY = (
-    *("port_health_checks", "listeners", "audits", "port_allocations", "port_ranges", "projects", "events"),
+    *("port_health_checks", "listeners", "audits", "port_allocations", "reservations"),
+    *("port_ranges", "projects", "events"),
     *("django_session", "django_admin_log", "axes_accessattempt", "axes_accesslog", "axes_accessfailurelog"),
     *("api_token_projects", "api_tokens", "user_limit_projects", "user_limits", "idempotent_answers", "rate_limits"),
     *("auth_user_groups", "auth_user_user_permissions", "auth_user"),
 )
 GUARDED_TABLES = (
-    *("port_allocations", "port_ranges", "projects", "events"),
+    *("port_allocations", "reservations", "port_ranges", "projects", "events"),
     *("auth_user", "auth_user_groups", "user_limits"),
 )
 

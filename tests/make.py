@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 from django.db import connection
+from django.db.models import QuerySet
+from django.utils import timezone
 
-from allocations.models import PortAllocation, PortRange
+from allocations.models import PortAllocation, PortRange, Reservation
 from allocations.ports import PortManager, projects
 
 SLOTS = range(20_000, 32_000, 1_000)  # below the ports that the kernel gives to clients
@@ -59,6 +62,13 @@ def allocation(service: str = "api", project: str = "shop") -> PortAllocation:
     return manager().allocate(project, service)
 
 
+def expire(rows: QuerySet[PortAllocation]) -> None:
+    """Let these requests and reservations expire. Of a block, all ports expire."""
+    past = timezone.now() - timedelta(seconds=1)
+    Reservation.objects.filter(allocations__in=rows.filter(status="reserved")).update(expires_at=past)
+    rows.filter(status="pending").update(expires_at=past)
+
+
 def broken_invariants() -> list[str]:
     """Return one line per breach of an invariant of the registry.
 
@@ -97,8 +107,27 @@ INVARIANTS = {
          WHERE a.status <> 'released' AND a.project_id <> r.project_id AND NOT r.is_shared""",
     "10 without an event": """
         SELECT a.id FROM port_allocations a
-         WHERE NOT EXISTS (SELECT FROM events e
-                            WHERE e.subject_id = a.id AND e.verb IN ('allocated', 'reserved', 'requested'))
-            OR (a.status = 'released' AND 1 <> (SELECT count(*) FROM events e
-                                                 WHERE e.subject_id = a.id AND e.verb = 'released'))""",
+         WHERE a.reservation_id IS NULL
+           AND (NOT EXISTS (SELECT FROM events e
+                             WHERE e.subject_id = a.id AND e.verb IN ('allocated', 'requested'))
+                OR (a.status = 'released' AND 1 <> (SELECT count(*) FROM events e
+                                                     WHERE e.subject_id = a.id AND e.verb = 'released')))""",
+    "11 reservation without an event": """
+        SELECT v.id FROM reservations v
+         WHERE NOT EXISTS (SELECT FROM events e WHERE e.subject_id = v.id)
+            OR (v.released_at IS NOT NULL AND 1 <> (SELECT count(*) FROM events e
+                                                     WHERE e.subject_id = v.id AND e.verb = 'released'))""",
+    "12 reservation without its ports": """
+        SELECT v.id FROM reservations v
+         WHERE (SELECT array_agg(a.port_number ORDER BY a.port_number) FROM port_allocations a
+                 WHERE a.reservation_id = v.id AND a.status = 'reserved')
+               IS DISTINCT FROM CASE WHEN v.released_at IS NULL
+                                     THEN (SELECT array_agg(port) FROM generate_series(v.start_port, v.end_port) port)
+                                END""",
+    "13 port unlike its reservation": """
+        SELECT a.id FROM port_allocations a JOIN reservations v ON v.id = a.reservation_id
+         WHERE (a.project_id, a.hostname, a.protocol) <> (v.project_id, v.hostname, v.protocol)
+            OR (a.status = 'reserved' AND (a.description, a.expires_at) IS DISTINCT FROM (v.description, v.expires_at))
+            OR (a.status = 'released') <> (v.released_at IS NOT NULL)
+            OR a.port_number NOT BETWEEN v.start_port AND v.end_port""",
 }

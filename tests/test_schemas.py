@@ -20,14 +20,14 @@ from tests.output_schemas import deviations, strict
 
 ALLOCATION = (
     "id project service instance port hostname protocol status serviceType description owner cloudflareHostname "
-    "metadata range health allocatedAt lastUsedAt expiresAt releasedAt"
+    "metadata range lastPort health allocatedAt lastUsedAt expiresAt releasedAt"
 )
 USAGE = "rangeStart rangeEnd totalPorts allocatedPorts reservedPorts availablePorts utilizationPercent"
 # The names that programs rely on, in their order.
 PUBLISHED = {
     "AddedProject": "success project rangeStart rangeEnd",
     "Allocation": ALLOCATION,
-    "AllocationRow": "project service instance port hostname protocol status health description owner",
+    "AllocationRow": "project service instance port hostname protocol status lastPort health description owner",
     "Audit": "success summary conflicts unallocated",
     "AuditConflict": "port expected actual",
     "AuditSummary": "allocated inUse notRunning healthPercentage unknown drift unallocated",

@@ -49,12 +49,12 @@ class AllocationForm(OperationForm):
 class PortAllocationAdmin(OperationAdmin):
     form = AllocationForm
     list_display = (
-        *("port_number", "protocol", "hostname", "project", "service_name", "instance"),
+        *("ports", "protocol", "hostname", "project", "service_name", "instance"),
         *("status", "health", "last_used_at", "port_range", "service_type"),
     )
     list_filter = ("status", "health", "protocol", ("project", VisibleProjects), "hostname")
     search_fields = ("=port_number", "service_name", "project__name", "hostname", "cloudflare_hostname", "description")
-    list_select_related = ("project", "port_range")
+    list_select_related = ("project", "port_range", "reservation")
     autocomplete_fields = ("project",)
     date_hierarchy = "allocated_at"
     ordering = ("port_number", "hostname", "protocol", "-allocated_at")
@@ -82,10 +82,18 @@ class PortAllocationAdmin(OperationAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    @admin.display(description="Ports", ordering="port_number")
+    def ports(self, allocation: PortAllocation) -> str:
+        return allocation.ports
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PortAllocation]:
+        return super().get_queryset(request).blocks()  # type: ignore[attr-defined,no-any-return]
+
     @admin.action(description="Release selected allocations", permissions=["change"])
     def release_selected(self, request: HttpRequest, queryset: QuerySet[PortAllocation]) -> HttpResponse | None:
         """Ask for confirmation, showing the processes that are listening on the ports, and then release them."""
-        selected = list(queryset.exclude(status=PortAllocation.Status.RELEASED).select_related("project"))
+        rows = queryset.exclude(status=PortAllocation.Status.RELEASED)
+        selected = list(rows.select_related("project", "reservation"))
         if not selected:
             self.message_user(request, "All selected allocations have been released already.", messages.WARNING)
             return None

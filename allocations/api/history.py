@@ -27,7 +27,7 @@ def list_events(request: HttpRequest, query: Query[EventsQuery]) -> HttpResponse
     if query.project:
         rows = rows.filter(project_id=queries.get_project(context, query.project).pk)
     if query.subject_id:
-        rows = rows.filter(subject_id=query.subject_id)
+        rows = rows.about(query.subject_id)
     return respond_page(request, rows, ("-id",), schemas.Event.of, query)
 
 

@@ -23,6 +23,7 @@ from .request_schemas import (
     ChangeAllocation,
     ExplainQuery,
     PortsQuery,
+    ReleaseQuery,
     Reserve,
     Service,
 )
@@ -148,7 +149,7 @@ def _specs(services: list[Service]) -> list[AllocationSpec]:
 @router.post("/reservations", response=responses({201: Reservations}, *IDEMPOTENT, 403, 404, 409, body=True))
 @endpoint()
 def reserve(request: HttpRequest, body: Reserve, idempotency_key: IdempotencyKey = None) -> HttpResponse:
-    """Reserve a port or a block of ports for later. DELETE /ports/{id} releases one of them."""
+    """Reserve a port or a block of ports for later. DELETE /ports/{id} releases it, with the id of any of its ports."""
 
     def run() -> Result:
         rows = reservations.reserve_block(
@@ -187,11 +188,12 @@ def change_port(request: HttpRequest, id: UUID, body: ChangeAllocation, if_match
 
 
 @router.delete("/ports/{uuid:id}", response=responses({200: schemas.Allocation}, *IF_MATCH, 403, 404, 409))
-@endpoint()
-def release_port(request: HttpRequest, id: UUID, if_match: IfMatch = None) -> HttpResponse:
-    """Release an allocation or a reservation. Its port is free again, and its history stays.
+@endpoint(ReleaseQuery)
+def release_port(request: HttpRequest, id: UUID, query: Query[ReleaseQuery], if_match: IfMatch = None) -> HttpResponse:
+    """Release an allocation or a reserved block. Its ports are free again, and its history stays.
 
-    Releasing it a second time is refused with 409.
+    If you name a part of a block, the block shrinks or splits. Releasing something a second time is refused with 409.
     """
-    allocation = allocations.release_by_id(context_of(request), id, expected=expected_versions(if_match))
+    expected = expected_versions(if_match)
+    allocation = allocations.release_by_id(context_of(request), id, expected=expected, ports=query.ports)
     return respond_versioned(schemas.Allocation.of(allocation), allocation.version)

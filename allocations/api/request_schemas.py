@@ -152,6 +152,12 @@ class ExplainQuery(Input):
     protocol: Protocol | None = None
 
 
+class ReleaseQuery(Input):
+    ports: str = Field(
+        "", max_length=11, description="Of a reserved block, the part to release, such as 3152-3154.", examples=[""]
+    )
+
+
 class ProjectsQuery(PageQuery):
     text: SearchText | None = Field(None, alias="q", description="A part of the name.")
 

@@ -9,6 +9,7 @@ from .events import Event
 from .health import Audit, Health, Listener, PortHealthCheck, Uptime
 from .hosts import Host
 from .projects import Mode, PortRange, Project
+from .reservations import Reservation
 from .tokens import IdempotentAnswer, Token, UserLimit
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PortHealthCheck",
     "PortRange",
     "Project",
+    "Reservation",
     "Status",
     "Token",
     "Uptime",

@@ -15,6 +15,7 @@ from allocations import validators
 from .base import ProjectScopedQuerySet, parse_port, rows_of, version_of
 from .health import Health
 from .projects import PortRange, Project
+from .reservations import Reservation
 
 
 class Status(models.TextChoices):
@@ -54,6 +55,10 @@ class PortAllocationQuerySet(ProjectScopedQuerySet["PortAllocation"]):
         """Return the requests of agents that nobody has decided about yet."""
         return self.filter(status="pending", expires_at__gt=Now())
 
+    def blocks(self) -> Self:
+        """Return one allocation for each block of reserved ports: that of its first port."""
+        return self.filter(Q(reservation__isnull=True) | Q(port_number=F("reservation__start_port")))
+
     def at(self, port_number: int, hostname: str, protocol: str) -> Self:
         """Return the allocations of one port on one host and protocol."""
         return self.filter(port_number=port_number, hostname=hostname, protocol=protocol)
@@ -77,6 +82,7 @@ class PortAllocationQuerySet(ProjectScopedQuerySet["PortAllocation"]):
         )
         if (port_number := parse_port(text)) is not None:
             matches |= Q(port_number=port_number)
+            matches |= Q(reservation__start_port__lte=port_number, reservation__end_port__gte=port_number)
         if "/" in text:  # consilio/api
             project, _, service = text.partition("/")
             matches |= Q(project__name__icontains=project, service_name__icontains=service)
@@ -95,6 +101,16 @@ class PortAllocation(models.Model):
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
     project = models.ForeignKey(Project, models.DO_NOTHING, related_name="allocations", db_constraint=False)
     port_range = models.ForeignKey(PortRange, models.DO_NOTHING, related_name="allocations", db_constraint=False)
+    # The block of a reserved port. A released one keeps it.
+    reservation = models.ForeignKey(
+        Reservation,
+        models.DO_NOTHING,
+        related_name="allocations",
+        null=True,
+        editable=False,
+        db_constraint=False,
+        db_index=False,
+    )
     port_number = models.IntegerField("port")
     # NULL for a reservation, which has no service.
     service_name = models.CharField("service", max_length=255, null=True, blank=True, db_collation="C")
@@ -233,6 +249,11 @@ class PortAllocation(models.Model):
             ),
             models.Index(fields=("port_range",), name="port_allocations_of_range"),
             models.Index(fields=("expires_at",), name="port_allocations_expiring", condition=Q(status="reserved")),
+            models.Index(
+                fields=("reservation", "port_number"),
+                name="port_allocations_of_block",
+                condition=Q(reservation__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:
@@ -245,10 +266,26 @@ class PortAllocation(models.Model):
         return f"{self.project.name}/{name}" + (f"#{self.instance}" if self.instance else "")
 
     @property
+    def ports(self) -> str:
+        """Return `3100`, or `3150-3159` for a block of reserved ports."""
+        return self.reservation.ports if self.reservation else str(self.port_number)
+
+    @property
+    def stands_for_block(self) -> bool:
+        """Return whether lists show this allocation: it is not a further port of a block of reserved ports."""
+        return self.reservation is None or self.port_number == self.reservation.start_port
+
+    @property
+    def last_port(self) -> int | None:
+        """Return the last port of a block of reserved ports, or None if there is only one port."""
+        block = self.reservation
+        return block.end_port if block and block.end_port != block.start_port else None
+
+    @property
     def address(self) -> str:
-        """Return `3100/tcp`, followed by the host if it is not this one."""
+        """Return `3100/tcp` or, for a block, `3150-3159/tcp`, followed by the host if it is not this one."""
         where = "" if self.hostname == validators.LOCALHOST else f" on {self.hostname}"
-        return f"{self.port_number}/{self.protocol}{where}"
+        return f"{self.ports}/{self.protocol}{where}"
 
     @property
     def state(self) -> str:
@@ -264,7 +301,8 @@ class PortAllocation(models.Model):
     def version(self) -> str:
         """Return a fingerprint that changes with every edit and with the release, but not with audits."""
         details = (self.service_type, self.description, self.owner, self.cloudflare_hostname, self.metadata)
-        return version_of(self.pk, self.status, self.service_name, *details, self.expires_at)
+        block = () if self.reservation is None else (self.ports,)
+        return version_of(self.pk, self.status, self.service_name, *details, self.expires_at, *block)
 
     @property
     def is_held(self) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Self
+from uuid import UUID
 
 from django.apps import apps
 from django.db import models
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
 from .base import ProjectScopedQuerySet, rows_of
 
-SUBJECTS = {"project": "Project", "range": "PortRange", "allocation": "PortAllocation"}
+SUBJECTS = {"project": "Project", "range": "PortRange", "allocation": "PortAllocation", "reservation": "Reservation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,10 @@ class EventQuerySet(ProjectScopedQuerySet["Event"]):
         projects = rows_of("Project").filter(pk=OuterRef("project_id"))
         return self.annotate(project_name=Subquery(projects.values("name")[:1]))
 
-    def about(self, subject: models.Model) -> Self:
-        """Return the history of one project, range or allocation."""
-        return self.filter(subject_id=subject.pk)
+    def about(self, subject: UUID) -> Self:
+        """Return the history of the project, range or allocation with this id. A reserved port has its block's."""
+        block = rows_of("PortAllocation").filter(pk=subject, reservation__isnull=False).values("reservation_id")
+        return self.filter(Q(subject_id=subject) | Q(subject_id__in=block))
 
 
 class Event(models.Model):
@@ -51,7 +53,7 @@ class Event(models.Model):
     source = models.CharField(max_length=50)
     # created, updated, deleted; for allocations allocated, reserved, updated, released
     verb = models.CharField(max_length=20)
-    # project, range or allocation
+    # project, range, allocation or reservation
     subject = models.CharField(max_length=20)
     subject_id = models.UUIDField()
     project_id = models.UUIDField()

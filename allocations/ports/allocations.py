@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from allocations import listeners, sql, validators
 from allocations.allocation_spec import AllocationSpec, allocation_spec, validated_changes
 from allocations.auth.roles import Role
 from allocations.errors import Conflict, InvalidValue, NotPermitted, PortError
-from allocations.models import Listener, PortAllocation, PortRange, Project, Status
+from allocations.models import Listener, PortAllocation, PortRange, Project, Reservation, Status
 
 from . import allocator
 from .operations import Context, operation
@@ -139,36 +140,53 @@ def release(
 
 
 @operation(Role.OPERATOR, "release ports")
-def release_by_id(context: Context, pk: UUID, *, expected: Container[str] | None = None) -> PortAllocation:
-    """Release one allocation by its id.
+def release_by_id(
+    context: Context, pk: UUID, *, expected: Container[str] | None = None, ports: str = ""
+) -> PortAllocation:
+    """Release one allocation by its id. Of a reserved port, the whole block is released.
 
     Args:
         expected: the versions that the caller may have read; None means any.
+        ports: the part of the block to release, such as `3152` or `3152-3154`; empty means all of it.
 
     Raises:
         UnknownAllocation, AlreadyReleased, Stale, NotPermitted.
+        InvalidValue: `ports` is not a part of the block.
     """
     allocation = get_allocation(context, pk)
     refuse_stale(allocation, expected)
     refuse_released(allocation)
-    return release_rows([allocation])[0]
+    start_port, end_port = validators.parse_port_span(ports or allocation.ports, "ports")
+    if allocation.reservation is None:
+        held = range(allocation.port_number, allocation.port_number + 1)
+        rows = [allocation]
+    else:
+        held = range(allocation.reservation.start_port, allocation.reservation.end_port + 1)
+        block = PortAllocation.objects.filter(reservation=allocation.reservation, status=Status.RESERVED)
+        rows = list(block.filter(port_number__range=(start_port, end_port)))
+    if start_port not in held or end_port not in held:
+        raise InvalidValue(f"{ports} is no part of {allocation.address}: name ports of it.", field="ports")
+    return release_rows(rows)[0]
 
 
 def release_rows(allocations: Sequence[PortAllocation]) -> list[PortAllocation]:
     """Release these allocations, inside an operation, and return them as they are now."""
     ids = [a.pk for a in allocations]
     PortAllocation.objects.filter(pk__in=ids).exclude(status=Status.RELEASED).update(status=Status.RELEASED)
-    for allocation in allocations:
-        _forget_listener(allocation)
-    released = PortAllocation.objects.select_related("project", "port_range").in_bulk(ids)
+    _forget_listeners(allocations)
+    released = PortAllocation.objects.select_related("project", "port_range", "reservation").in_bulk(ids)
     return [released[pk] for pk in ids]
 
 
-def _forget_listener(allocation: PortAllocation) -> None:
-    """Delete a recorded listener of this host that has stopped, so that the port can be allocated again."""
-    port, protocol = allocation.port_number, allocation.protocol
-    if listeners.is_this_host(allocation.hostname) and listeners.is_listening(port, protocol) is None:
-        Listener.objects.filter(hostname=allocation.hostname, protocol=protocol, port=port).delete()
+def _forget_listeners(allocations: Sequence[PortAllocation]) -> None:
+    """Delete recorded listeners of this host that have stopped, so that their ports can be allocated again."""
+    ports: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for allocation in allocations:
+        if listeners.is_this_host(allocation.hostname):
+            ports[allocation.hostname, allocation.protocol].add(allocation.port_number)
+    for (hostname, protocol), stopped in ports.items():
+        stopped -= {socket.port for socket in listeners.listening(min(stopped), max(stopped), protocol)}
+        Listener.objects.filter(hostname=hostname, protocol=protocol, port__in=stopped).delete()
 
 
 # Change
@@ -227,6 +245,10 @@ def _update(context: Context, allocation: PortAllocation, changes: dict[str, Any
         )
     if values.get("cloudflare_hostname"):
         allocator.refuse_taken_hostname(context, values["cloudflare_hostname"], excluding=allocation)
+    if allocation.reservation is not None:  # its ports follow
+        shared = {name: values.pop(name) for name in ("description", "expires_at") if name in values}
+        if shared:
+            Reservation.objects.filter(pk=allocation.reservation.pk).update(**shared)
     if values:
         PortAllocation.objects.filter(pk=allocation.pk).update(**values)
     return get_allocation(context, allocation.pk)

@@ -104,7 +104,7 @@ def take(context: Context, project: str, spec: AllocationSpec, *, reuse: bool = 
         refuse_taken_hostname(context, spec.cloudflare_hostname)
     allocation = sql.hold_port(project, spec, context.caller.projects, reuse=reuse)
     if allocation is None:
-        raise _refusal(context, project, spec)
+        raise refusal(context, project, spec)
     if not allocation.created:
         _refuse_other_port(allocation, spec)
     return allocation
@@ -239,7 +239,7 @@ def _refuse_other_port(allocation: PortAllocation, spec: AllocationSpec) -> None
         )
 
 
-def _refusal(context: Context, project: str, spec: AllocationSpec) -> PortError:
+def refusal(context: Context, project: str, spec: AllocationSpec) -> PortError:
     """Return why no port could be held: an unknown name, a port that is taken, or ranges that are full."""
     project_row = get_project(context, project)
     ranges = usable_ranges(context, project_row, spec.range_name, spec.port_number)

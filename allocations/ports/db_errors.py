@@ -91,6 +91,31 @@ BY_CONSTRAINT: dict[str, tuple[type[errors.PortError], str]] = {
         errors.RangeInUse,
         "Another project holds ports in this range, so it must stay shared: release them first.",
     ),
+    "port_allocations_reservation": (
+        errors.Conflict,
+        "A reserved port belongs to a reservation: reserve it instead of changing the row.",
+    ),
+    "port_allocations_note": (
+        errors.Conflict,
+        "A reserved port has the note and the expiry of its reservation: change them there.",
+    ),
+    "port_allocations_reservation_fk": (errors.InvalidValue, "There is no such reservation."),
+    "reservations_project_fk": (
+        errors.ProjectInUse,
+        "The project has reservations in its history, so it cannot be deleted. Deactivate its ranges instead.",
+    ),
+    "reservations_canonical_host": (errors.InvalidName, NOT_CANONICAL),
+    "reservations_bounds": (errors.PortOutOfRange, "A block lies within 1 to 65535, and its start port comes first."),
+    "reservations_protocol": (errors.InvalidValue, "The protocol is tcp or udp."),
+    "reservations_kept": (errors.Conflict, "Reservations are never deleted: release their ports instead."),
+    "reservations_identity": (
+        errors.Conflict,
+        "A reservation keeps its project, host, protocol and maker, and never changes after its release.",
+    ),
+    "reservations_complete": (
+        errors.Conflict,
+        "A reservation has exactly the ports from its start port to its end port: reserve or release ports instead.",
+    ),
     "port_allocations_quota": (
         errors.QuotaReached,
         "{message}: release one that is no longer needed, or ask an admin to raise the project's quota.",

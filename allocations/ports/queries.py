@@ -71,7 +71,7 @@ def list_allocations(
     service_name: str | None = None,
     text: str = "",
 ) -> Any:
-    """Return allocations as a queryset: those that are held, unless a status is given.
+    """Return allocations as a queryset: those that are held, unless a status is given. A reserved block is one row.
 
     Args:
         status: allocated, reserved, pending, released, or all.
@@ -81,7 +81,8 @@ def list_allocations(
         UnknownProject, InvalidValue, InvalidName, NotPermitted.
     """
     context.caller.require(Role.VIEWER, "look at ports")
-    rows = PortAllocation.objects.visible_to(context.caller).select_related("project", "port_range")
+    rows = PortAllocation.objects.visible_to(context.caller).blocks()
+    rows = rows.select_related("project", "port_range", "reservation")
     if project:
         rows = rows.filter(project=get_project(context, project))
     if status and status != "all":
@@ -171,7 +172,7 @@ def get_allocation(context: Context, pk: UUID) -> PortAllocation:
         UnknownAllocation, NotPermitted.
     """
     context.caller.require(Role.VIEWER, "look at ports")
-    rows = PortAllocation.objects.visible_to(context.caller).select_related("project", "port_range")
+    rows = PortAllocation.objects.visible_to(context.caller).select_related("project", "port_range", "reservation")
     allocation = rows.filter(pk=pk).first()
     if allocation is None:
         raise UnknownAllocation("There is no such allocation.", allocation=str(pk))

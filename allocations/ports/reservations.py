@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from allocations import validators
+from allocations import listeners, sql, validators
 from allocations.allocation_spec import AllocationSpec
 from allocations.auth.roles import Role
 from allocations.errors import UnknownAllocation
@@ -63,19 +65,27 @@ def reserve_block(
     """
     start_port, end_port = validators.port_span(start_port, end_port)
     project_row = get_project(context, project)
-    reserved = []
-    for port_number in range(start_port, end_port + 1):
-        spec = AllocationSpec(
-            service_name=None,
-            description=validators.text(description, "description"),
-            hostname=validators.hostname(hostname),
-            protocol=validators.protocol(protocol),
-            port_number=port_number,
-            expires_at=validators.expires_at(expires_at),
-            status=Status.RESERVED,
-        )
-        reserved.append(allocator.take(context, project_row.name, spec))
-    return reserved
+    spec = AllocationSpec(
+        service_name=None,
+        description=validators.text(description, "description"),
+        hostname=validators.hostname(hostname),
+        protocol=validators.protocol(protocol),
+        expires_at=validators.expires_at(expires_at),
+        status=Status.RESERVED,
+    )
+    reservation, refused = sql.reserve_ports(project_row, spec, start_port, end_port)
+    if reservation is None:
+        raise allocator.refusal(context, project_row.name, replace(spec, port_number=refused))
+    rows = PortAllocation.objects.filter(reservation=reservation)
+    return list(rows.select_related("project", "port_range", "reservation"))
+
+
+def listening_on(reserved: Sequence[PortAllocation]) -> list[listeners.Socket]:
+    """Return what listens on ports of a block on this host. Reserving a port stops nothing."""
+    first, last = reserved[0], reserved[-1]
+    if not listeners.is_this_host(first.hostname):
+        return []
+    return listeners.listening(first.port_number, last.port_number, first.protocol)
 
 
 @operation(Role.OPERATOR, "release ports")
@@ -88,7 +98,7 @@ def release(
     hostname: str | None = None,
     protocol: str | None = None,
 ) -> list[PortAllocation]:
-    """Release the project's reservations from the start port to the end port.
+    """Release the project's reserved ports from the start port to the end port. Blocks shrink or split.
 
     Raises:
         UnknownProject, NotPermitted.

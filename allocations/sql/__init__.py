@@ -3,7 +3,7 @@
 `schema.sql` shows the whole current schema, with the bodies of the functions that these statements call.
 """
 
-from .allocator import find_held, hold_port, lock_ranges, next_free_block
+from .allocator import find_held, hold_port, lock_ranges, next_free_block, reserve_ports
 from .audits import delete_old_checks, delete_old_requests, record_audit
 from .auth import record_token_use, token_rights, user_rights
 from .transactions import count_request, exclusive, set_actor, wait_for_turn
@@ -19,6 +19,7 @@ __all__ = (
     "next_free_block",
     "record_audit",
     "record_token_use",
+    "reserve_ports",
     "set_actor",
     "token_rights",
     "user_rights",

@@ -68,6 +68,21 @@ def hold_port(
     return _first(_HOLD, {**_parameters(project, spec, visible), "reuse": reuse})
 
 
+def reserve_ports(project: Project, spec: AllocationSpec, start_port: int, end_port: int) -> tuple[UUID | None, int]:
+    """Reserve a block of ports with the SQL function of that name, in one statement, all or none.
+
+    Returns:
+        the id of the reservation and 0, or None and the lowest port that cannot be reserved.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT reservation_id, coalesce(refused_port, 0) FROM reserve_ports(%s, %s, %s, %s, %s, %s, %s)",
+            (project.pk, start_port, end_port, spec.hostname, spec.protocol, spec.description, spec.expires_at),
+        )
+        reservation, refused = cursor.fetchone()
+    return reservation, refused
+
+
 def _parameters(project: str, spec: AllocationSpec, visible: Iterable[UUID] | None) -> dict[str, Any]:
     return {
         **spec.columns,

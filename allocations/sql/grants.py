@@ -17,6 +17,7 @@ GRANTS: dict[str, LiteralString] = {
     "projects": EDIT,
     "port_ranges": EDIT,
     "port_allocations": KEEP,
+    "reservations": KEEP,
     "events": READ,
     "audits": EDIT,
     "port_health_checks": EDIT,

@@ -186,6 +186,7 @@ CREATE TABLE port_allocations (
     port_range_id uuid NOT NULL,
     project_id uuid NOT NULL,
     owner character varying(255) DEFAULT '' NOT NULL,
+    reservation_id uuid,
     CONSTRAINT port_allocations_canonical_host CHECK (((status = 'released') OR COALESCE((canonical_host(hostname) =
         hostname), false))),
     CONSTRAINT port_allocations_cloudflare CHECK (((cloudflare_hostname IS NULL) OR (cloudflare_hostname ~
@@ -207,6 +208,8 @@ CREATE TABLE port_allocations (
     CONSTRAINT port_allocations_protocol CHECK ((protocol = ANY (ARRAY['tcp', 'udp']))),
     CONSTRAINT port_allocations_released_at CHECK ((((released_at IS NOT NULL) AND (status = 'released')) OR ((NOT
         (status = 'released')) AND (released_at IS NULL)))),
+    CONSTRAINT port_allocations_reservation CHECK (((status = 'released') OR ((status = 'reserved') = (reservation_id IS
+        NOT NULL)))),
     CONSTRAINT port_allocations_service CHECK ((((service_name IS NOT NULL) AND (service_name ~
         '^[a-z0-9][a-z0-9._-]{0,254}$')) OR ((service_name IS NULL) AND (NOT (status = 'allocated'))))),
     CONSTRAINT port_allocations_status CHECK ((status = ANY (ARRAY['allocated', 'reserved', 'pending', 'released'])))
@@ -216,6 +219,9 @@ WITH (fillfactor='80');
 ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_pkey PRIMARY KEY (id);
 
 CREATE INDEX port_allocations_expiring ON port_allocations (expires_at) WHERE (status = 'reserved');
+
+CREATE INDEX port_allocations_of_block ON port_allocations (reservation_id, port_number) WHERE (reservation_id IS NOT
+    NULL);
 
 CREATE INDEX port_allocations_of_project ON port_allocations (project_id, service_name);
 
@@ -245,6 +251,9 @@ ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_range_copy_fk FOREI
 
 ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_range_fk FOREIGN KEY (port_range_id) REFERENCES
     port_ranges(id);
+
+ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_reservation_fk FOREIGN KEY (reservation_id) REFERENCES
+    reservations(id);
 
 
 CREATE TABLE port_health_checks (
@@ -333,6 +342,31 @@ CREATE UNLOGGED TABLE rate_limits (
 );
 
 ALTER TABLE rate_limits ADD CONSTRAINT rate_limits_pkey PRIMARY KEY (key);
+
+
+CREATE TABLE reservations (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    start_port integer NOT NULL,
+    end_port integer NOT NULL,
+    hostname character varying(255) DEFAULT 'localhost' NOT NULL COLLATE "C",
+    protocol character varying(10) DEFAULT 'tcp' NOT NULL,
+    description text DEFAULT '' NOT NULL,
+    expires_at timestamp with time zone,
+    reserved_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    reserved_by character varying(255) DEFAULT '' NOT NULL,
+    released_at timestamp with time zone,
+    project_id uuid NOT NULL,
+    CONSTRAINT reservations_bounds CHECK (((end_port <= 65535) AND (start_port >= 1) AND (start_port <= end_port))),
+    CONSTRAINT reservations_canonical_host CHECK (((released_at IS NOT NULL) OR COALESCE((canonical_host(hostname) =
+        hostname), false))),
+    CONSTRAINT reservations_protocol CHECK ((protocol = ANY (ARRAY['tcp', 'udp'])))
+);
+
+ALTER TABLE reservations ADD CONSTRAINT reservations_pkey PRIMARY KEY (id);
+
+CREATE INDEX reservations_project_id_5df564e9 ON reservations (project_id);
+
+ALTER TABLE reservations ADD CONSTRAINT reservations_project_fk FOREIGN KEY (project_id) REFERENCES projects(id);
 
 
 CREATE TABLE user_limit_projects (
@@ -443,6 +477,30 @@ SET default_tablespace = '';
 SET default_table_access_method = heap;
 
 
+CREATE FUNCTION check_reservation() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+-- Refuse a reservation whose ports are not exactly those from its start port to its end port.
+DECLARE
+    block reservations;
+    held record;
+BEGIN
+    SELECT * INTO block FROM reservations WHERE id = NEW.id;  -- as it is at the end of the transaction
+    SELECT count(*) AS ports, min(port_number) AS first, max(port_number) AS last INTO held
+      FROM port_allocations a WHERE a.reservation_id = NEW.id AND a.status = 'reserved';
+    IF (block.released_at IS NOT NULL AND held.ports > 0)
+       OR (block.released_at IS NULL
+           AND (held.ports, held.first, held.last)
+               IS DISTINCT FROM (1 + block.end_port - block.start_port::bigint, block.start_port, block.end_port))
+    THEN
+        RAISE EXCEPTION 'the reservation of %-% does not have exactly these ports: reserve with reserve_ports(), and '
+            'release the ports', block.start_port, block.end_port
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'reservations_complete';
+    END IF;
+    RETURN NULL;
+END $$;
+
+
 CREATE FUNCTION count_request(keys text[], per_minute integer[]) RETURNS double precision
     LANGUAGE plpgsql
 AS $$
@@ -482,6 +540,58 @@ BEGIN
 END $$;
 
 
+CREATE FUNCTION follow_reserved_ports() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+-- When ports of a block are released, shrink the block to the ports that are left, or split it. What was released
+-- becomes a reservation of its own, which is released.
+DECLARE
+    block reservations;
+    island record;
+    part uuid;
+BEGIN
+    IF NOT EXISTS (SELECT FROM old_ports WHERE status = 'reserved') THEN  -- most updates
+        RETURN NULL;
+    END IF;
+    FOR block IN
+        SELECT v.* FROM reservations v
+         WHERE v.id IN (SELECT DISTINCT reservation_id FROM old_ports WHERE status = 'reserved')
+           AND v.id IN (SELECT DISTINCT reservation_id FROM new_ports WHERE status = 'released')
+         ORDER BY v.id FOR NO KEY UPDATE
+    LOOP
+        part := NULL;
+        -- Gaps and islands: ports that follow one another have the same difference to their position.
+        FOR island IN
+            SELECT status, min(port_number) AS start_port, max(port_number) AS end_port
+              FROM (SELECT a.status, a.port_number,
+                           a.port_number - row_number() OVER (PARTITION BY a.status ORDER BY a.port_number) AS number
+                      FROM port_allocations a WHERE a.reservation_id = block.id) ports
+             GROUP BY status, number
+             ORDER BY status = 'released', count(*) DESC, start_port
+        LOOP
+            IF part IS NULL THEN  -- the largest part that is left, so that few rows move, or all that was released
+                part := block.id;
+                UPDATE reservations v
+                   SET start_port = island.start_port, end_port = island.end_port,
+                       released_at = CASE island.status WHEN 'released' THEN clock_timestamp() END
+                 WHERE v.id = block.id;
+            ELSE
+                INSERT INTO reservations (project_id, hostname, protocol, start_port, end_port, description, expires_at,
+                                          reserved_at, reserved_by, released_at)
+                    VALUES (block.project_id, block.hostname, block.protocol, island.start_port, island.end_port,
+                            block.description, block.expires_at, block.reserved_at, block.reserved_by,
+                            CASE island.status WHEN 'released' THEN clock_timestamp() END)
+                    RETURNING id INTO part;
+                UPDATE port_allocations a SET reservation_id = part
+                 WHERE a.reservation_id = block.id AND a.status = island.status
+                   AND a.port_number BETWEEN island.start_port AND island.end_port;
+            END IF;
+        END LOOP;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+
 CREATE FUNCTION guard_allocation() RETURNS trigger
     LANGUAGE plpgsql
 AS $$
@@ -492,6 +602,7 @@ AS $$
 -- is 'on' for an agent. Where a project's mode is `ask`, a person decides about the ports of agents.
 DECLARE
     project projects;
+    block reservations;
     held_by_token int;
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -528,7 +639,34 @@ BEGIN
                 NEW.status := CASE NEW.status WHEN 'allocated' THEN 'pending' ELSE NEW.status END;
             END IF;
         END IF;
+        IF NEW.reservation_id IS NOT NULL THEN
+            SELECT * INTO block FROM reservations WHERE id = NEW.reservation_id;
+            NEW.description := block.description;
+            NEW.expires_at := block.expires_at;
+        END IF;
+    END IF;
+
+    IF NEW.status = 'reserved' AND (
+            TG_OP = 'INSERT' OR (NEW.reservation_id, NEW.description, NEW.expires_at)
+                                IS DISTINCT FROM (OLD.reservation_id, OLD.description, OLD.expires_at)) THEN
+        SELECT * INTO block FROM reservations WHERE id = NEW.reservation_id;
+        IF NOT coalesce(
+                (block.project_id, block.hostname, block.protocol) = (NEW.project_id, NEW.hostname, NEW.protocol)
+                AND NEW.port_number BETWEEN block.start_port AND block.end_port AND block.released_at IS NULL, false)
+        THEN
+            RAISE EXCEPTION 'port % of % lies in no such reservation: reserve it with reserve_ports()', NEW.port_number,
+                NEW.hostname USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_reservation';
+        ELSIF (NEW.description, NEW.expires_at) IS DISTINCT FROM (block.description, block.expires_at) THEN
+            RAISE EXCEPTION 'port % of % has the note and the expiry of its reservation: change them there',
+                NEW.port_number, NEW.hostname
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_note';
+        END IF;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
         RETURN NEW;
+    ELSIF OLD.status = 'released' AND pg_trigger_depth() > 1
+          AND to_jsonb(NEW) - 'reservation_id' = to_jsonb(OLD) - 'reservation_id' THEN
+        RETURN NEW;  -- the part of a block that was released becomes a block of its own
     END IF;
 
     IF OLD.status = 'released' THEN
@@ -541,6 +679,9 @@ BEGIN
            OLD.allocated_at, OLD.allocated_by, OLD.token_id) THEN
         RAISE EXCEPTION 'port % of % cannot change its project, range, host, protocol, port or instance: '
             'release it and allocate another', OLD.port_number, OLD.hostname
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_identity';
+    ELSIF NEW.reservation_id IS DISTINCT FROM OLD.reservation_id AND pg_trigger_depth() = 1 THEN
+        RAISE EXCEPTION 'port % of % keeps its reservation', OLD.port_number, OLD.hostname
             USING ERRCODE = 'check_violation', CONSTRAINT = 'port_allocations_identity';
     ELSIF (NEW.expires_at, NEW.service_name) IS DISTINCT FROM (OLD.expires_at, OLD.service_name)
           AND current_setting('portal.agent', true) = 'on'
@@ -594,6 +735,39 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'auth_user_last_admin';
     END IF;
     RETURN NULL;
+END $$;
+
+
+CREATE FUNCTION guard_reservation() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+-- Fill in who reserves, and refuse what may never happen to a reservation. The settings are those of guard_allocation.
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        RAISE EXCEPTION 'the reservation of %-% is history and is never deleted: release its ports instead',
+            OLD.start_port, OLD.end_port USING ERRCODE = 'check_violation', CONSTRAINT = 'reservations_kept';
+    ELSIF TG_OP = 'UPDATE' THEN
+        IF OLD.released_at IS NOT NULL
+           OR (NEW.id, NEW.project_id, NEW.hostname, NEW.protocol, NEW.reserved_at, NEW.reserved_by)
+              IS DISTINCT FROM (OLD.id, OLD.project_id, OLD.hostname, OLD.protocol, OLD.reserved_at, OLD.reserved_by)
+        THEN
+            RAISE EXCEPTION 'the reservation of %-% keeps what it is, and never changes after its release',
+                OLD.start_port, OLD.end_port USING ERRCODE = 'check_violation', CONSTRAINT = 'reservations_identity';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF pg_trigger_depth() > 1 THEN  -- a part of a block, which keeps who reserved it
+        RETURN NEW;
+    END IF;
+    NEW.reserved_by := left(coalesce(nullif(current_setting('portal.actor', true), ''), 'db:' || session_user), 255);
+    NEW.reserved_at := statement_timestamp();
+    NEW.released_at := NULL;
+    IF current_setting('portal.agent', true) = 'on'
+       AND (SELECT mode FROM projects WHERE id = NEW.project_id) = 'ask' THEN
+        -- Otherwise an agent could keep a port without asking anybody.
+        NEW.expires_at := least(NEW.expires_at, statement_timestamp() + interval '1 day');
+    END IF;
+    RETURN NEW;
 END $$;
 
 
@@ -702,9 +876,12 @@ BEGIN
     LOOP
         waiting_for := NULL;
         FOREACH candidate_range IN ARRAY range_ids LOOP
-            SELECT * INTO r FROM port_ranges WHERE id = candidate_range AND is_active;
+            -- The lock waits for a transaction that is changing the range, and lets no other change it until this one
+            -- ends. So the range may have changed since the caller chose it.
+            SELECT * INTO r FROM port_ranges WHERE id = candidate_range AND is_active FOR KEY SHARE;
             CONTINUE WHEN r.id IS NULL;
             candidate := coalesce(port_number, r.start_port);
+            CONTINUE WHEN candidate NOT BETWEEN r.start_port AND r.end_port;
             LOOP
                 IF port_number IS NULL THEN
                     walk := next_free_port(candidate, r.end_port, hostname, protocol, socket_key);
@@ -817,21 +994,24 @@ AS $$
 -- The transaction-local settings portal.actor and portal.source say who made the change, and from where. Without them
 -- the change came from a database session: its role is the actor.
 DECLARE
-    -- As JSON, because the three tables have different columns.
+    -- As JSON, because the tables have different columns.
     before jsonb := CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END;
     after jsonb := CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END;
     subject jsonb := coalesce(after, before);
     verb text := CASE TG_OP WHEN 'INSERT' THEN 'created' WHEN 'UPDATE' THEN 'updated' ELSE 'deleted' END;
     label text;
+    block jsonb;
     -- Of a new or deleted row: all values but keys and copies.
     changes jsonb := jsonb_strip_nulls(subject) - ARRAY['id', 'project_id', 'port_range_id', 'span',
-        'range_project_id', 'range_is_shared', 'created_at', 'allocated_at', 'allocated_by', 'token_id'];
+        'range_project_id', 'range_is_shared', 'created_at', 'allocated_at', 'allocated_by', 'token_id',
+        'reservation_id', 'reserved_at', 'reserved_by', 'released_at'];
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT jsonb_object_agg(key, jsonb_build_array(o.value, n.value)) INTO changes
             FROM jsonb_each(before) o JOIN jsonb_each(after) n USING (key)
             WHERE o.value IS DISTINCT FROM n.value
-              AND key NOT IN ('span', 'range_project_id', 'range_is_shared', 'health', 'last_used_at');
+              AND key NOT IN ('span', 'range_project_id', 'range_is_shared', 'health', 'last_used_at',
+                              'reservation_id');
         IF changes IS NULL THEN  -- only a copy followed its range, or an audit recorded what it saw
             RETURN NULL;
         END IF;
@@ -841,6 +1021,19 @@ BEGIN
             label := subject ->> 'name';
         WHEN 'port_ranges' THEN
             label := format('%s %s-%s', subject ->> 'range_name', subject ->> 'start_port', subject ->> 'end_port');
+        WHEN 'reservations' THEN
+            -- Of a block that shrinks, the ports that it had.
+            block := coalesce(before, after);
+            label := concat_ws('-', block ->> 'start_port', nullif(block ->> 'end_port', block ->> 'start_port'))
+                || '/' || (block ->> 'protocol')
+                || CASE WHEN block ->> 'hostname' <> 'localhost' THEN ' on ' || (block ->> 'hostname') ELSE '' END;
+            verb := CASE WHEN after ->> 'released_at' IS NOT NULL THEN 'released'
+                         WHEN verb = 'created' AND (after ->> 'reserved_at')::timestamptz >= now() THEN 'reserved'
+                         ELSE 'updated' END;
+            IF TG_OP = 'INSERT' AND verb = 'updated' THEN  -- a part of a block that was split
+                changes := jsonb_build_object('start_port', jsonb_build_array(NULL, after -> 'start_port'),
+                                              'end_port', jsonb_build_array(NULL, after -> 'end_port'));
+            END IF;
         ELSE
             label := coalesce(subject ->> 'service_name', '(reserved)')
                 || CASE WHEN subject ->> 'instance' <> '0' THEN '#' || (subject ->> 'instance') ELSE '' END
@@ -898,6 +1091,69 @@ BEGIN
      WHERE a.hostname = canonical_host(release_port.hostname) AND a.protocol = release_port.protocol
        AND a.port_number = port AND a.status <> 'released';
     RETURN FOUND;
+END $$;
+
+
+CREATE FUNCTION reserve_ports(project_id uuid, start_port integer, end_port integer, hostname text DEFAULT 'localhost',
+    protocol text DEFAULT 'tcp', description text DEFAULT '',
+    expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT reservation_id uuid,
+    OUT refused_port integer) RETURNS record
+    LANGUAGE plpgsql
+AS $$
+-- Reserve the ports from start_port to end_port for a project, all or none. If one cannot be reserved, because it is
+-- held or lies in no active range that the project may use, return the lowest such port as refused_port.
+#variable_conflict use_column
+DECLARE
+    reserved int;
+BEGIN
+    -- No range changes until this transaction ends.
+    PERFORM FROM port_ranges r
+      WHERE r.span && int4range(reserve_ports.start_port, reserve_ports.end_port, '[]')
+      ORDER BY r.start_port FOR KEY SHARE;
+    SELECT min(port) INTO refused_port FROM generate_series(reserve_ports.start_port, reserve_ports.end_port) port
+     WHERE NOT EXISTS (
+            SELECT FROM port_ranges r
+             WHERE r.span @> port AND r.is_active AND (r.project_id = reserve_ports.project_id OR r.is_shared))
+        OR EXISTS (
+            SELECT FROM port_allocations a
+             WHERE a.hostname = reserve_ports.hostname AND a.protocol = reserve_ports.protocol
+               AND a.port_number = port AND a.status <> 'released'
+               AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp()));
+    IF refused_port IS NOT NULL THEN
+        RETURN;
+    END IF;
+    UPDATE port_allocations a SET status = 'released'
+     WHERE a.hostname = reserve_ports.hostname AND a.protocol = reserve_ports.protocol
+       AND a.port_number BETWEEN reserve_ports.start_port AND reserve_ports.end_port
+       AND a.status IN ('reserved', 'pending') AND a.expires_at <= statement_timestamp();
+    INSERT INTO reservations (project_id, start_port, end_port, hostname, protocol, description, expires_at)
+        VALUES (reserve_ports.project_id, reserve_ports.start_port, reserve_ports.end_port, reserve_ports.hostname,
+                reserve_ports.protocol, reserve_ports.description, reserve_ports.expires_at)
+        RETURNING id INTO reservation_id;
+    INSERT INTO port_allocations AS a
+        (project_id, port_range_id, port_number, status, hostname, protocol, reservation_id)
+        SELECT reserve_ports.project_id, r.id, port, 'reserved', reserve_ports.hostname, reserve_ports.protocol,
+               reserve_ports.reservation_id
+          FROM generate_series(reserve_ports.start_port, reserve_ports.end_port) port
+               JOIN port_ranges r ON r.span @> port
+         ORDER BY port
+        ON CONFLICT (hostname, protocol, port_number) WHERE a.status <> 'released' DO NOTHING;
+    GET DIAGNOSTICS reserved = ROW_COUNT;
+    IF reserved <= reserve_ports.end_port - reserve_ports.start_port THEN
+        RAISE EXCEPTION 'one of the ports %-% was taken at this moment', reserve_ports.start_port,
+            reserve_ports.end_port USING ERRCODE = 'unique_violation', CONSTRAINT = 'port_allocations_one_holder';
+    END IF;
+END $$;
+
+
+CREATE FUNCTION tell_reserved_ports() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+-- Copy the note and the expiry of a reservation to its ports. The allocator reads the expiry there.
+BEGIN
+    UPDATE port_allocations a SET description = NEW.description, expires_at = NEW.expires_at
+     WHERE a.reservation_id = NEW.id AND a.status = 'reserved';
+    RETURN NULL;
 END $$;
 
 
@@ -976,17 +1232,22 @@ CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events FOR EACH STATEMENT E
 ALTER TABLE events ENABLE ALWAYS TRIGGER events_no_truncate;
 
 
-CREATE TRIGGER port_allocations_event_insert AFTER INSERT ON port_allocations FOR EACH ROW EXECUTE FUNCTION
-    record_event('allocation');
+CREATE TRIGGER port_allocations_blocks AFTER UPDATE ON port_allocations REFERENCING OLD TABLE AS old_ports NEW TABLE AS
+    new_ports FOR EACH STATEMENT EXECUTE FUNCTION follow_reserved_ports();
+
+ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_blocks;
+
+CREATE TRIGGER port_allocations_event_insert AFTER INSERT ON port_allocations FOR EACH ROW WHEN ((new.reservation_id IS
+    NULL)) EXECUTE FUNCTION record_event('allocation');
 
 ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_event_insert;
 
-CREATE TRIGGER port_allocations_event_update AFTER UPDATE ON port_allocations FOR EACH ROW WHEN (((((((((old.status IS
-    DISTINCT FROM new.status) OR (old.service_name IS DISTINCT FROM new.service_name)) OR (old.service_type IS DISTINCT
-    FROM new.service_type)) OR (old.description IS DISTINCT FROM new.description)) OR (old.cloudflare_hostname IS
-    DISTINCT FROM new.cloudflare_hostname)) OR (old.metadata IS DISTINCT FROM new.metadata)) OR (old.expires_at IS
-    DISTINCT FROM new.expires_at)) OR (old.owner IS DISTINCT FROM new.owner))) EXECUTE FUNCTION
-    record_event('allocation');
+CREATE TRIGGER port_allocations_event_update AFTER UPDATE ON port_allocations FOR EACH ROW WHEN ((((((old.service_type
+    IS DISTINCT FROM new.service_type) OR (old.cloudflare_hostname IS DISTINCT FROM new.cloudflare_hostname)) OR
+    (old.metadata IS DISTINCT FROM new.metadata)) OR (old.owner IS DISTINCT FROM new.owner)) OR ((new.reservation_id IS
+    NULL) AND ((((old.status IS DISTINCT FROM new.status) OR (old.service_name IS DISTINCT FROM new.service_name)) OR
+    (old.description IS DISTINCT FROM new.description)) OR (old.expires_at IS DISTINCT FROM new.expires_at))))) EXECUTE
+    FUNCTION record_event('allocation');
 
 ALTER TABLE port_allocations ENABLE ALWAYS TRIGGER port_allocations_event_update;
 
@@ -1020,6 +1281,33 @@ ALTER TABLE projects ENABLE ALWAYS TRIGGER projects_event;
 CREATE TRIGGER projects_no_truncate BEFORE TRUNCATE ON projects FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE projects ENABLE ALWAYS TRIGGER projects_no_truncate;
+
+
+CREATE CONSTRAINT TRIGGER reservations_complete AFTER INSERT OR UPDATE OF start_port, end_port, released_at ON
+    reservations DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_reservation();
+
+ALTER TABLE reservations ENABLE ALWAYS TRIGGER reservations_complete;
+
+CREATE TRIGGER reservations_event AFTER INSERT OR UPDATE ON reservations FOR EACH ROW EXECUTE FUNCTION
+    record_event('reservation');
+
+ALTER TABLE reservations ENABLE ALWAYS TRIGGER reservations_event;
+
+CREATE TRIGGER reservations_guard BEFORE INSERT OR DELETE OR UPDATE ON reservations FOR EACH ROW EXECUTE FUNCTION
+    guard_reservation();
+
+ALTER TABLE reservations ENABLE ALWAYS TRIGGER reservations_guard;
+
+CREATE TRIGGER reservations_no_truncate BEFORE TRUNCATE ON reservations FOR EACH STATEMENT EXECUTE FUNCTION
+    refuse_change();
+
+ALTER TABLE reservations ENABLE ALWAYS TRIGGER reservations_no_truncate;
+
+CREATE TRIGGER reservations_told AFTER UPDATE OF description, expires_at ON reservations FOR EACH ROW WHEN
+    (((old.description IS DISTINCT FROM new.description) OR (old.expires_at IS DISTINCT FROM new.expires_at))) EXECUTE
+    FUNCTION tell_reserved_ports();
+
+ALTER TABLE reservations ENABLE ALWAYS TRIGGER reservations_told;
 
 
 CREATE CONSTRAINT TRIGGER user_limits_last_admin AFTER INSERT OR UPDATE ON user_limits DEFERRABLE INITIALLY DEFERRED FOR

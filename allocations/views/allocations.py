@@ -51,7 +51,7 @@ def detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         "uptime": uptime.percentage,
         "check_count": uptime.checks,
         "listeners": listening,
-        "events": Event.objects.about(allocation)[:EVENTS_SHOWN],
+        "events": Event.objects.about(allocation.pk)[:EVENTS_SHOWN],
     }
     return page(request, "allocations/allocation.html", "checks", context)
 
@@ -121,13 +121,22 @@ def refuse(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     return redirect_with_message(request, message, reverse("project", args=[allocation.project.name]))
 
 
+def _listener(allocation: PortAllocation) -> listeners.Socket | None:
+    """Return what is listening on the port, or on the lowest such port of a block."""
+    block = allocation.reservation
+    if block is None:
+        return listeners.is_listening(allocation.port_number, allocation.protocol)
+    sockets = listeners.listening(block.start_port, block.end_port, block.protocol)
+    return min(sockets, key=lambda socket: socket.port, default=None)
+
+
 @require_role(Role.OPERATOR, action="release ports", methods=FORM_METHODS)
 def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Release a port. Ask for confirmation first, and name the process that is listening on it."""
     allocation, refusal = queries.get_allocation(context_of(request), pk), None
     if request.method == "POST":
         try:
-            released = allocations.release_by_id(context_of(request), pk)
+            released = allocations.release_by_id(context_of(request), pk, ports=request.POST.get("ports", "").strip())
             message = f"{released.label} released {released.address}."
             return show_changed_project(request, released.project.name, message)
         except PortError as error:
@@ -135,8 +144,9 @@ def release(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     is_here = listeners.is_this_host(allocation.hostname)
     context = {
         "allocation": allocation,
-        "listener": listeners.is_listening(allocation.port_number, allocation.protocol) if is_here else None,
+        "listener": _listener(allocation) if is_here else None,
         "is_here": is_here,
+        "ports": request.POST.get("ports", allocation.ports),
         "back": reverse("project", args=[allocation.project.name]),
         "refusal": refusal,
     }

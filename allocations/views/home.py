@@ -89,11 +89,11 @@ def search(request: HttpRequest) -> HttpResponseBase:
     caller, text = caller_of(request), request.GET.get("q", "").strip()[:255].replace("\0", "")
     context: dict[str, object] = {"q": text}
     if text:
-        allocations = PortAllocation.objects.visible_to(caller).held().matching(text)
+        allocations = PortAllocation.objects.visible_to(caller).held().blocks().matching(text)
         listeners = Listener.objects.unallocated().visible_to(caller).matching(text)
         context |= {
             "projects": Project.objects.visible_to(caller).matching(text)[:MOST_RESULTS],
-            "allocations": allocations.select_related("project")[:MOST_RESULTS],
+            "allocations": allocations.select_related("project", "reservation")[:MOST_RESULTS],
             "listeners": listeners[:MOST_RESULTS],
             "explanation": _explanation(request, text),
         }

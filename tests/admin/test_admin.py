@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from allocations.allocation_spec import DETAILS
-from allocations.models import Event, PortAllocation, PortRange, Project
+from allocations.models import Event, PortAllocation, PortRange, Project, Reservation
 from allocations.ports import allocations, ranges, tokens
 from tests import make
 from tests.users import client_of, client_with_role, superuser, user_with_role
@@ -201,7 +201,7 @@ class TestAllocations:
 
     def test_an_expired_reservation_keeps_its_expiry(self, admin: Client, shop: PortRange) -> None:
         held = make.manager().reserve("shop", FIRST, expires_at=timezone.now() + timedelta(days=1))
-        PortAllocation.objects.filter(pk=held.pk).update(expires_at=timezone.now() - timedelta(days=1))
+        Reservation.objects.update(expires_at=timezone.now() - timedelta(days=1))
         page = admin.get(address("portallocation", "change", held.pk))
         expires_at = timezone.localtime(page.context["adminform"].form.initial["expires_at"])
         data = {"expires_at_0": f"{expires_at:%Y-%m-%d}", "expires_at_1": f"{expires_at:%H:%M:%S}"}

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from allocations.models import Audit, PortAllocation
 from allocations.ports import PortManager
+from tests import make
 from tests.make import BANK, FIRST
 
 from .conftest import ApiClient
@@ -110,7 +111,7 @@ def test_the_list_can_be_filtered(viewer: ApiClient, ports: PortManager, vault: 
 
 def test_an_expired_reservation_is_not_listed(viewer: ApiClient, ports: PortManager) -> None:
     ports.reserve("shop", FIRST + 15)
-    PortAllocation.objects.update(expires_at="2020-01-01T00:00:00Z")
+    make.expire(PortAllocation.objects.all())
     assert viewer("GET", "/api/ports?status=reserved").json()["items"] == []
 
 

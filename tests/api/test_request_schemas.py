@@ -203,6 +203,7 @@ PUBLISHED = {
     "ProjectPath": "name",
     "ProjectsQuery": "cursor limit q",
     "RangesQuery": "cursor limit project",
+    "ReleaseQuery": "ports",
     "Reserve": "expiresAt hostname lastPort note port project protocol",
     "Service": "cloudflareHostname description hostname metadata owner port protocol range service serviceType",
 }

@@ -159,7 +159,7 @@ class TestUnallocated:
 
     def test_expired_reservation_does_not_cover_a_listener(self, ports: PortManager) -> None:
         ports.reserve("shop", FIRST + 4)
-        PortAllocation.objects.update(expires_at="2020-01-01T00:00:00Z")
+        make.expire(PortAllocation.objects.all())
         with process(FIRST + 4):
             assert [u.port for u in ports.audit().unallocated] == [FIRST + 4]
             assert [listener.port for listener in Listener.objects.unallocated()] == [FIRST + 4]

@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -222,6 +222,21 @@ def without_new_columns(after: Rows, before: Rows) -> Rows:
     }
 
 
+def assert_reservations(allocations: Iterable[dict[str, Any]], reservations: dict[str, dict[str, Any]]) -> None:
+    """Each reserved port belongs to a reservation that is like it, and each reservation has all of its ports."""
+    reserved = [row for row in allocations if row["status"] == "reserved"]
+    blocks = {row["id"]: row for row in reservations.values()}
+    assert blocks
+    for row in reserved:
+        block = blocks[row["reservation_id"]]
+        for name in ("project_id", "hostname", "protocol", "description", "expires_at"):
+            assert row[name] == block[name]
+        assert row["allocated_by"] == block["reserved_by"]
+    for key, block in blocks.items():
+        ports = sorted(row["port_number"] for row in reserved if row["reservation_id"] == key)
+        assert ports == list(range(block["start_port"], block["end_port"] + 1))
+
+
 @pytest.mark.slow
 def test_a_portal_of_the_ten_migrations_goes_on(embedded: Portal, portals: Callable[[], Portal], dump: Path) -> None:
     embedded.restore(dump)
@@ -240,6 +255,7 @@ def test_a_portal_of_the_ten_migrations_goes_on(embedded: Portal, portals: Calla
     for table in ("django_migrations", "django_content_type", "auth_permission", "auth_group_permissions"):
         assert before.pop(table).items() <= after.pop(table).items(), "new tables have permissions"
     assert {row["name"] for row in after.pop("hosts").values()} == {"localhost", *hosts_with_ports(before)}
+    assert_reservations(after["port_allocations"].values(), after.pop("reservations"))
     assert without_new_columns(after, before) == before, "every row is as it was"
     fresh = Portal(embedded.home, connection.settings_dict["HOST"], connection.settings_dict["NAME"])
     assert restored_schema(embedded, portals()) == restored_schema(fresh, portals())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from allocations.errors import RangeExhausted
+from allocations.errors import PortOutOfRange, RangeExhausted
 from allocations.models import PortAllocation, PortRange
 from tests import make
 
@@ -147,15 +148,55 @@ class TestResizeDuringAllocation:
         sizes = [["resize", "shop", FIRST + size - 1] for size in (150, 60, 200, 30, 120, 90, 200, 40, 10, 200) * 3]
         answers = race([sizes, *deal([["allocate", "shop", f"service-{n}"] for n in range(120)], 7)])
         assert make.broken_invariants() == []
-        refusals = {answer["code"] for answer in answers if "code" in answer}
-        assert refusals <= {"range_in_use", "range_exhausted"}, answers
+        resized, allocated = answers[: len(sizes)], answers[len(sizes) :]
+        assert {answer["code"] for answer in resized if "code" in answer} <= {"range_in_use"}, answers
+        assert {answer["code"] for answer in allocated if "code" in answer} <= {"range_exhausted"}, answers
         assert PortAllocation.objects.held().count() > 0
+
+    @pytest.mark.parametrize(("offset", "refusal"), [(None, RangeExhausted), (7, PortOutOfRange)])
+    def test_an_allocation_waits_for_the_new_size(self, offset: int | None, refusal: type[Exception]) -> None:
+        """A range that is shrunk while a port is taken from it is, to the allocation, a small range."""
+        shop = make.port_range("shop", FIRST, 10)
+        for n in range(5):
+            make.manager().allocate("shop", f"service-{n}")
+        with _another_session() as other, ThreadPoolExecutor(1) as threads:
+            other.execute("UPDATE port_ranges SET end_port = %s WHERE id = %s", [FIRST + 4, shop.pk])
+            answer = threads.submit(_allocate_in_thread, None if offset is None else FIRST + offset)
+            _wait_until(WAITING, 1, seconds=20)
+            other.connection.commit()
+            with pytest.raises(refusal):
+                answer.result(10)
 
     def test_naive_resize_leaves_ports_outside(self, naive_tables: None) -> None:
         tighten: list[Job] = [["naive_tighten", FIRST]] * 30
         allocate: list[Job] = [["naive_allocate_inside", FIRST, f"service-{n}"] for n in range(140)]
         # On a busy machine the two jobs may not overlap in one race, so run up to ten.
         assert any(any(a["value"] for a in race([tighten, *deal(allocate, 7)])[:30]) for _ in range(10))
+
+
+WAITING = """
+    SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+     WHERE NOT l.granted AND a.datname = current_database()
+"""
+
+
+@contextmanager
+def _another_session() -> Iterator[Any]:
+    """Open a transaction in a session of its own."""
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            yield cursor
+    finally:
+        other.close()
+
+
+def _allocate_in_thread(port: int | None) -> int:
+    try:
+        return make.manager().allocate("shop", "last", port_number=port).port_number
+    finally:
+        connection.close()
 
 
 def test_concurrent_batches_are_allocated_completely_or_not_at_all() -> None:

@@ -99,7 +99,7 @@ def expire(rows: QuerySet[PortAllocation]) -> None:
     Set another actor first: the last one in this transaction may be an agent, which must not change an expiry.
     """
     sql.set_actor("time", "test")
-    rows.update(expires_at=timezone.now() - timedelta(seconds=1))
+    make.expire(rows)
 
 
 class Registry(RuleBasedStateMachine):

@@ -528,9 +528,8 @@ class TestExpiredReservation:
     @pytest.fixture
     def expired(self, ports: PortManager) -> PortAllocation:
         held = ports.reserve("shop", FIRST + 9)
-        PortAllocation.objects.filter(pk=held.pk).update(
-            expires_at="2020-01-01T00:00:00Z", cloudflare_hostname="shop.example.com"
-        )
+        PortAllocation.objects.filter(pk=held.pk).update(cloudflare_hostname="shop.example.com")
+        make.expire(PortAllocation.objects.filter(pk=held.pk))
         return held
 
     def test_range_can_shrink_past_it(self, ports: PortManager, expired: PortAllocation) -> None:

@@ -12,7 +12,8 @@ from allocations.ports.db_errors import BY_CONSTRAINT
 pytestmark = [pytest.mark.django_db, pytest.mark.both_servers]
 
 TABLES = (
-    *("projects", "port_ranges", "port_allocations", "port_health_checks", "listeners", "audits", "events", "hosts"),
+    *("projects", "port_ranges", "port_allocations", "reservations", "port_health_checks", "listeners", "audits"),
+    *("events", "hosts"),
     *(
         "api_tokens",
         "api_token_projects",
@@ -40,9 +41,16 @@ CONSTRAINTS = {
             *("port_allocations_instance", "port_allocations_service", "port_allocations_hostname"),
             *("port_allocations_cloudflare", "port_allocations_health", "port_allocations_expiry"),
             *("port_allocations_released_at", "port_allocations_copies", "port_allocations_inside_range"),
-            *("port_allocations_own_or_shared", "port_allocations_canonical_host"),
+            *("port_allocations_own_or_shared", "port_allocations_canonical_host", "port_allocations_reservation"),
         },
-        "f": {"port_allocations_project_fk", "port_allocations_range_fk", "port_allocations_range_copy_fk"},
+        "f": {
+            *("port_allocations_project_fk", "port_allocations_range_fk", "port_allocations_range_copy_fk"),
+            "port_allocations_reservation_fk",
+        },
+    },
+    "reservations": {
+        "c": {"reservations_bounds", "reservations_protocol", "reservations_canonical_host"},
+        "f": {"reservations_project_fk"},
     },
     "port_health_checks": {"c": {"port_health_checks_status", "port_health_checks_time"}},
     "hosts": {"c": {"hosts_canonical"}},
@@ -61,6 +69,12 @@ TRIGGERS = {
     ("port_allocations", "port_allocations_no_truncate", "A"),
     ("port_allocations", "port_allocations_event_insert", "A"),
     ("port_allocations", "port_allocations_event_update", "A"),
+    ("port_allocations", "port_allocations_blocks", "A"),
+    ("reservations", "reservations_guard", "A"),
+    ("reservations", "reservations_told", "A"),
+    ("reservations", "reservations_complete", "A"),
+    ("reservations", "reservations_event", "A"),
+    ("reservations", "reservations_no_truncate", "A"),
     ("port_ranges", "port_ranges_event", "A"),
     ("port_ranges", "port_ranges_no_truncate", "A"),
     ("projects", "projects_event", "A"),
@@ -110,6 +124,17 @@ FUNCTIONS = {
     "next_instance": ("project_id uuid, service_name text, hostname text, protocol text", "integer"),
     "usable_range": ("range_id uuid", "port_ranges"),
     "is_full_admin": ("user_id integer", "boolean"),
+    "reserve_ports": (
+        "project_id uuid, start_port integer, end_port integer, hostname text DEFAULT 'localhost'::text, "
+        "protocol text DEFAULT 'tcp'::text, description text DEFAULT ''::text, "
+        "expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, "
+        "OUT reservation_id uuid, OUT refused_port integer",
+        "record",
+    ),
+    "guard_reservation": ("", "trigger"),
+    "tell_reserved_ports": ("", "trigger"),
+    "follow_reserved_ports": ("", "trigger"),
+    "check_reservation": ("", "trigger"),
     "guard_allocation": ("", "trigger"),
     "guard_token": ("", "trigger"),
     "guard_token_projects": ("", "trigger"),
@@ -123,6 +148,12 @@ TRIGGER_FUNCTIONS = {
     "port_allocations_guard": "guard_allocation",
     "port_allocations_event_insert": "record_event",
     "port_allocations_event_update": "record_event",
+    "port_allocations_blocks": "follow_reserved_ports",
+    "reservations_guard": "guard_reservation",
+    "reservations_told": "tell_reserved_ports",
+    "reservations_complete": "check_reservation",
+    "reservations_event": "record_event",
+    "reservations_no_truncate": "refuse_change",
     "port_ranges_event": "record_event",
     "projects_event": "record_event",
     "port_allocations_no_truncate": "refuse_change",

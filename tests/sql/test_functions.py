@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from allocations.models import Event, Listener, PortAllocation, PortRange
 from allocations.ports import allocations, projects
+from allocations.sql import set_actor
 from portal.embedded import server
 from tests import make
 
@@ -120,7 +121,7 @@ class TestFindAvailablePort:
 
 
 def expire_reservations() -> None:
-    PortAllocation.objects.filter(status="reserved").update(expires_at=timezone.now() - timedelta(seconds=1))
+    make.expire(PortAllocation.objects.all())
 
 
 class TestAllocatePort:
@@ -219,6 +220,14 @@ def hold(
         return next(iter(held), None)
 
 
+def reserve(shop: PortRange, port: int, token: UUID | None = None) -> PortAllocation:
+    """Reserve a port with reserve_ports()."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        set_actor("test", "test", token=token)
+        cursor.execute("SELECT reservation_id FROM reserve_ports(%s, %s, %s)", [shop.project_id, port, port])
+        return PortAllocation.objects.get(reservation=cursor.fetchone()[0])
+
+
 class TestHoldPort:
     """The call releases a reservation or request that the new allocation may replace."""
 
@@ -236,10 +245,8 @@ class TestHoldPort:
         assert reserved.status == "released"
         assert list(Event.objects.values_list("verb", flat=True)[:2]) == ["allocated", "released"]
 
-    def test_reservation_for_the_service_does_not_use_up_its_instance(self, shop: PortRange) -> None:
-        reserved = hold(shop, port_number=FIRST + 2, status="reserved")
+    def test_reservation_does_not_use_up_the_instance(self, shop: PortRange, reserved: PortAllocation) -> None:
         held = hold(shop, port_number=FIRST + 2)
-        assert reserved is not None
         assert held is not None
         assert (held.pk != reserved.pk, held.instance) == (True, 0)
 
@@ -250,13 +257,9 @@ class TestHoldPort:
         reserved.refresh_from_db()
         assert reserved.status == "reserved"
 
-    @pytest.mark.parametrize("more", [{"status": "reserved"}, {"status": "reserved", "service_name": None}])
-    def test_reservation_does_not_replace_a_reservation(
-        self, shop: PortRange, reserved: PortAllocation, more: dict[str, Any]
-    ) -> None:
-        assert hold(shop, port_number=FIRST + 2, **more) is None
-        reserved.refresh_from_db()
-        assert reserved.status == "reserved"
+    def test_reserved_port_needs_a_reservation(self, shop: PortRange) -> None:
+        with pytest.raises(IntegrityError, match="reserve_ports"):
+            hold(shop, port_number=FIRST + 2, service_name=None, status="reserved")
 
     def test_reservation_stays_when_the_port_cannot_be_held(self, shop: PortRange, reserved: PortAllocation) -> None:
         PortRange.objects.update(is_active=False)
@@ -289,8 +292,7 @@ class TestHoldPort:
         projects.update(make.manager().context, "shop", mode=mode)
         token, other = (uuid4() if has_token else None), uuid4()
         reserver = token if own else other
-        reserved = hold(shop, token=reserver, service_name=None, status="reserved", port_number=FIRST + 2)
-        assert reserved is not None
+        reserved = reserve(shop, FIRST + 2, token=reserver)
         assert reserved.token_id == reserver
         held = hold(shop, agent=agent, token=token, port_number=FIRST + 2)
         # Without a token, the database cannot tell that the reservation is the agent's own.
@@ -302,28 +304,29 @@ class TestHoldPort:
             assert held.status == ("pending" if agent and mode == "ask" else "allocated")
 
     @pytest.mark.parametrize("status", ["reserved", "pending"])
-    @pytest.mark.parametrize("taker", ["allocated", "reserved"])
-    def test_expired_holder_of_the_cloudflare_hostname_is_released(
-        self, shop: PortRange, status: str, taker: str
-    ) -> None:
+    def test_expired_holder_of_the_cloudflare_hostname_is_released(self, shop: PortRange, status: str) -> None:
         name, later = "shop.example.com", timezone.now() + timedelta(hours=1)
         # Not on the next free port, where hold_port would release it because of the port.
-        place = {"status": status, "expires_at": later, "port_number": FIRST + 3}
-        old = hold(shop, service_name="old", cloudflare_hostname=name, **place)
+        if status == "reserved":
+            old = reserve(shop, FIRST + 3)
+            PortAllocation.objects.update(cloudflare_hostname=name)
+        else:
+            place = {"status": status, "expires_at": later, "port_number": FIRST + 3}
+            old = hold(shop, service_name="old", cloudflare_hostname=name, **place)
         assert old is not None
         with pytest.raises(IntegrityError, match="port_allocations_one_cloudflare"):
-            hold(shop, status=taker, cloudflare_hostname=name)
-        PortAllocation.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-        held = hold(shop, status=taker, cloudflare_hostname=name)
+            hold(shop, cloudflare_hostname=name)
+        make.expire(PortAllocation.objects.all())
+        held = hold(shop, cloudflare_hostname=name)
         assert held is not None
         assert (held.cloudflare_hostname, held.port_number) == (name, FIRST)
         old.refresh_from_db()
         assert old.status == "released"
 
     def test_unrelated_expired_reservations_are_kept(self, shop: PortRange) -> None:
-        later = timezone.now() + timedelta(hours=1)
-        hold(shop, service_name="old", status="reserved", expires_at=later, cloudflare_hostname="old.example.com")
-        hold(shop, service_name=None, status="reserved", expires_at=later)
+        reserve(shop, FIRST)
+        PortAllocation.objects.update(cloudflare_hostname="old.example.com")
+        reserve(shop, FIRST + 1)
         expire_reservations()
         hold(shop, port_number=FIRST + 3, cloudflare_hostname="shop.example.com")
         assert PortAllocation.objects.filter(status="reserved").count() == 2
@@ -335,7 +338,7 @@ class TestHoldPort:
             "hostname": "web-1",
             "protocol": "udp",
             "port_number": FIRST + 4,
-            "status": "reserved",
+            "status": "pending",
             "description": "For later",
             "cloudflare_hostname": "shop.example.com",
             "expires_at": later,

@@ -40,8 +40,9 @@ class Command(PortCommand):
                 every=options["all"],
                 **socket,
             )
+        blocks = [a for a in released if a.stands_for_block]
         if options["json"]:
-            self.json([schemas.Allocation.of(a).dump() for a in released])
+            self.json([schemas.Allocation.of(a).dump() for a in blocks])
             return
-        for allocation in released:
+        for allocation in blocks:
             self.print(f"Released {allocation.address} of {allocation.label}.")

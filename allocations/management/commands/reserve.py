@@ -7,6 +7,7 @@ from django.core.management import CommandParser
 from allocations import schemas, validators
 from allocations.management.command import PortCommand
 from allocations.ports import reservations
+from allocations.text import process_name
 
 
 class Command(PortCommand):
@@ -36,6 +37,8 @@ class Command(PortCommand):
             hostname=options["hostname"],
             protocol=options["protocol"],
         )
+        for socket in reservations.listening_on(reserved):
+            self.say(f"{process_name(socket.process)} is listening on {socket.port}/{socket.protocol} already.")
         if options["json"]:
             self.json([schemas.Allocation.of(a).dump() for a in reserved])
             return
