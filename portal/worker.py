@@ -7,6 +7,7 @@ that only opens connections would stop Portal without a login.
 import asyncio
 import logging
 import resource
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -18,6 +19,7 @@ from portal.middleware import is_trusted
 
 HEAD_SECONDS = 10  # for the head of the first request; later ones have gunicorn's keepalive
 BODY_SECONDS, BODY_BYTES = 10, 1024  # a body stalls if fewer bytes than this arrive in this time
+DRAIN_SECONDS = 3  # for the next request of each connection, when the worker is replaced
 LOG_SECONDS = 10  # a message about connections is logged at most this often
 MOST_CONNECTIONS = 2000  # of one worker
 UNAVAILABLE = (
@@ -147,6 +149,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn is untyped
     address = ""
     is_refused = False
     timer: asyncio.TimerHandle | None = None
+    decided: Any = None  # the request about which is_last was decided
+    is_last = False
     received = 0  # bytes of the body since the timer was set
 
     def connection_made(self, transport: Any) -> None:
@@ -190,6 +194,11 @@ class Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn is untyped
         if not self.worker.alive:  # this was the last response before the end
             self.close_idle()
 
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        if self.decided is not request:  # what the response has announced stays so
+            self.decided, self.is_last = request, self.worker.is_spent
+        return self.is_last or bool(super()._will_close(request, response_requires_close))
+
     def close_idle(self) -> None:
         """Close the connection while it waits for a request, as at the end of the keepalive."""
         self._keepalive_timeout()
@@ -221,12 +230,45 @@ class Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn is untyped
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn is untyped
-    """gunicorn's ASGI worker, with limits on its connections."""
+    """gunicorn's ASGI worker, with limits on its connections, and without a lost request when it is replaced."""
+
+    drain: asyncio.Task[None] | None = None
+    max_requests: int
+    last_request: int
 
     def init_process(self) -> None:
         most = most_connections(raise_descriptor_limit())
         self.connections = Connections(most, most_per_address=max(4, most // 2))
+        # gunicorn would close connections to which it has just promised to keep them.
+        self.last_request, self.max_requests = self.max_requests, sys.maxsize
         super().init_process()
+
+    @property
+    def is_spent(self) -> bool:
+        """Return whether this worker has served its last request but for those of the open connections."""
+        return bool(self.nr + 1 >= self.last_request)
+
+    def notify(self) -> None:
+        super().notify()
+        if self.is_spent and self.drain is None:
+            self.drain = self.loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        """Serve the open connections a little longer, and then end.
+
+        A connection that is closed while its client sends a request loses that request. So the next response of each
+        connection announces the end, and only one that is really idle is closed without.
+        """
+        # Another worker accepts new connections from now on. Closing the servers would break those that this one has
+        # just accepted.
+        for server in self.servers:
+            for listener in server.sockets:
+                self.loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0.05)
+        end = self.loop.time() + DRAIN_SECONDS
+        while self.connections.waiting and self.loop.time() < end:
+            await asyncio.sleep(0.05)
+        self.alive = False
 
     async def _shutdown(self) -> None:
         self.connections.close_idle()  # gunicorn would wait for them

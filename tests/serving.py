@@ -25,6 +25,7 @@ def gunicorn(
     pool: int = 0,
     rate_limit: int = 600,
     descriptors: int | None = None,
+    max_requests: int | None = None,
     end: signal.Signals = signal.SIGINT,
 ) -> Iterator[str]:
     """Serve Portal until the end of the block, and provide its base URL.
@@ -36,6 +37,7 @@ def gunicorn(
         pool: the maximum number of connections in the connection pool of each worker; 0 means no pool.
         rate_limit: the requests per minute that each caller may make.
         descriptors: how many files each process may open; by default as many as this process.
+        max_requests: after how many requests a worker is replaced; by default as in production.
         end: the signal that ends it. SIGTERM waits for requests, SIGINT does not.
     """
     environment = os.environ | {
@@ -48,6 +50,8 @@ def gunicorn(
         "PORTAL_WORKERS": str(workers),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(settings.BASE_DIR / "tests" / "gunicorn.conf.py")]
+    if max_requests is not None:
+        command += ["--max-requests", str(max_requests), "--max-requests-jitter", "0"]
     if descriptors is not None:
         command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
     log = settings.PORTAL_HOME / f"served-{port}.log"

@@ -70,9 +70,9 @@ def read_source(name: str) -> bytes:
     Raises:
         UnreadableInputError: the file doesn't exist, can't be read or isn't a regular file.
     """
-    if name == "-":
-        return sys.stdin.buffer.read(MAX_INPUT_SIZE + 1)
     try:
+        if name == "-":
+            return sys.stdin.buffer.read(MAX_INPUT_SIZE + 1)
         if not stat.S_ISREG(os.stat(name).st_mode):  # noqa: PTH116 checked first, because opening a FIFO would block
             raise UnreadableInputError(f"{name} is not a file")
         with Path(name).open("rb") as file:
@@ -81,4 +81,5 @@ def read_source(name: str) -> bytes:
         if isinstance(error, UnreadableInputError):
             raise
         reason = error.strerror if isinstance(error, OSError) else "not a valid file name"
-        raise UnreadableInputError(f"{name} cannot be read: {reason}") from None
+        source = "standard input" if name == "-" else name
+        raise UnreadableInputError(f"{source} cannot be read: {reason}") from None

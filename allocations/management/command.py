@@ -29,6 +29,7 @@ from allocations.errors import PortError, Unavailable
 from allocations.ports.db_errors import translated
 from allocations.ports.operations import Context
 from portal.embedded.server import Server
+from portal.streams import OutputError
 
 REFUSED, INTERRUPTED = 1, 130
 
@@ -50,6 +51,8 @@ class PortCommand(RichCommand):
 
     example = ""
     refused = REFUSED
+    # The exit status if standard output is full.
+    unwritable = REFUSED
     # Whether the command may run before Portal has been set up.
     sets_up = False
     # Commands do not need the system checks of the pages and the admin.
@@ -75,7 +78,10 @@ class PortCommand(RichCommand):
         try:
             self._refuse_missing_portal()
             with translated():
-                return super().execute(*args, **options)
+                try:
+                    return super().execute(*args, **options)
+                finally:
+                    sys.stdout.flush()
         except (PortError, ImproperlyConfigured) as error:
             if options.get("traceback"):
                 raise
@@ -83,9 +89,8 @@ class PortCommand(RichCommand):
             self._end(refusal.sentence, self.on_refusal(refusal, **options))
         except KeyboardInterrupt:
             self._end("Stopped.", INTERRUPTED)
-        except BrokenPipeError:  # `| head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            self._end("", 0)
+        except OutputError as error:
+            self._end(str(error), self.unwritable)
         return None
 
     def _refuse_missing_portal(self) -> None:

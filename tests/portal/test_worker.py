@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import resource
 import signal
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -159,3 +161,30 @@ def test_end_does_not_wait_for_connections_without_a_request() -> None:
         assert all(answered(client) for client in clients[:3])
         started_at = time.monotonic()
     assert time.monotonic() - started_at < 10  # gunicorn would wait for 15 s
+
+
+def test_a_worker_that_is_replaced_drops_no_request() -> None:
+    """Clients that keep their connections get each answer, however often workers are replaced meanwhile."""
+    failures: list[str] = []
+
+    def send(requests: int) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", SERVED, timeout=30)
+        for _ in range(requests):
+            try:
+                client.request("GET", "/healthz")
+                response = client.getresponse()
+                response.read()
+                assert response.status == 200
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                failures.append(repr(error))
+                client.close()
+            time.sleep(0.001)
+        client.close()
+
+    with gunicorn(SERVED, max_requests=100):
+        threads = [threading.Thread(target=send, args=(150,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []

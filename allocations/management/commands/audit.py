@@ -28,7 +28,7 @@ class Command(PortCommand):
         "unallocated listeners. Run it as root to see the processes of other users."
     )
     example = "*/5 * * * * manage.py audit --quiet"
-    refused = COULD_NOT_AUDIT
+    refused = unwritable = COULD_NOT_AUDIT
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--project", help="audit only this project")
