@@ -15,6 +15,7 @@ import django
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection
 from django.db.utils import OperationalError
+from psycopg.pq import Conninfo
 
 from portal import database, home
 
@@ -51,7 +52,14 @@ def environment() -> dict[str, str]:
     """
     parameters = connection.settings_dict
     keys = {"PGHOST": "HOST", "PGPORT": "PORT", "PGUSER": "USER", "PGPASSWORD": "PASSWORD", "PGDATABASE": "NAME"}
-    return os.environ | {name: str(parameters[key]) for name, key in keys.items() if parameters[key]}
+    given = {name: str(parameters[key]) for name, key in keys.items() if parameters[key]}
+    # The options of DATABASE_URL, such as sslmode. Some have no variable: those that limit how long to wait.
+    names = {option.keyword.decode(): option.envvar for option in Conninfo.get_defaults()}
+    for keyword, value in parameters["OPTIONS"].items():
+        variable = names.get(keyword)
+        if variable:
+            given[variable.decode()] = str(value)
+    return os.environ | given
 
 
 def backup(file: Path, stderr: int | None = None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import dj_database_url
 from django.conf import settings
@@ -14,7 +16,33 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from portal.environment import invalid
 
+DEFAULT_PORT = "5432"
+FIRST_HOST = "host"  # takes the place of several hosts, which a URL cannot have
 DIFFERS = ("USER", "PASSWORD", "HOST", "PORT")  # the owner may connect past a pooler
+
+
+def parse_url(url: str) -> dict[str, Any]:
+    """Return the settings of the database that a URL names, or an empty dictionary if it is no such URL.
+
+    Like libpq's URLs, it may name several hosts: `postgresql://portal@db1:5432,db2:5432/portal`.
+    """
+    try:
+        parts = urlsplit(url)
+        user, at, places = parts.netloc.rpartition("@")
+        if "," not in places:
+            return dict(dj_database_url.parse(url))
+        hosts, ports = zip(*(_host_and_port(place) for place in places.split(",")), strict=True)
+        one = parts._replace(netloc=f"{user}{at}{FIRST_HOST}")
+        return {**dj_database_url.parse(one.geturl()), "HOST": ",".join(hosts), "PORT": ",".join(ports)}
+    except ValueError:
+        return {}
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\[\]:]*))(?::([0-9]{1,5}))?", place)
+    if match is None:
+        raise ValueError(place)
+    return unquote(match[1] or match[2] or ""), match[3] or DEFAULT_PORT
 
 
 def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
@@ -29,10 +57,7 @@ def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
     """
     if not url:
         return {}
-    try:
-        owner: dict[str, Any] = dict(dj_database_url.parse(url))
-    except ValueError:
-        owner = {}
+    owner = parse_url(url)
     if owner.get("ENGINE") != database["ENGINE"] or owner["NAME"] != database["NAME"]:
         raise invalid("DATABASE_OWNER_URL", "it must be that of the same database as DATABASE_URL, with another user")
     return {name: owner[name] for name in DIFFERS}

@@ -43,6 +43,13 @@ class RequestFilter(logging.Filter):
         return True
 
 
+class UnavailableFilter(logging.Filter):
+    """Leave out that a response had the status 503: an outage is logged once, with its reason."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503
+
+
 class Middleware:
     """The base class of the middleware in this module, which is synchronous."""
 

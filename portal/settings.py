@@ -9,12 +9,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import dj_database_url
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from portal import home
-from portal.database import owner_of
+from portal.database import owner_of, parse_url
 from portal.embedded import server
 from portal.environment import flag, host, invalid, is_loopback, items, number, read_env_file, text
 
@@ -56,10 +55,7 @@ if EMBEDDED_DATABASE:
         "PORT": server.PORT,
     }
 else:
-    try:
-        _database = dict(dj_database_url.parse(text("DATABASE_URL")))
-    except ValueError:
-        _database = {}
+    _database = parse_url(text("DATABASE_URL"))
     if _database.get("ENGINE") != "django.db.backends.postgresql" or not _database["NAME"]:
         raise invalid(
             "DATABASE_URL", "it must be the URL of a PostgreSQL database, postgresql://user:password@host/name"
@@ -226,13 +222,16 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(request_id)s: %(message)s"}},
-    "filters": {"request": {"()": "portal.middleware.RequestFilter"}},
+    "filters": {
+        "request": {"()": "portal.middleware.RequestFilter"},
+        "unavailable": {"()": "portal.middleware.UnavailableFilter"},
+    },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request"]}},
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
         "portal": {"level": "INFO"},
         "allocations": {"level": "INFO"},
-        "django.request": {"level": "ERROR"},  # portal.middleware logs 4xx responses
+        "django.request": {"level": "ERROR", "filters": ["unavailable"]},  # portal.middleware logs 4xx responses
         "django.security.DisallowedHost": {"level": "CRITICAL"},
     },
 }

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management import CommandError, CommandParser
+from django.core.management import BaseCommand, CommandError, CommandParser
 from django_rich.management import RichCommand
 from rich import box
 from rich.console import Console
@@ -42,22 +42,11 @@ def unix_user() -> str:
         return f"cli:{os.getuid()}"
 
 
-class PortCommand(RichCommand):
-    """A command that parses its arguments, calls one operation and prints the result.
-
-    Subclasses set `help` and `example`, and print with `print` (standard output), `say` (standard error), `table` and
-    `json`. A PortError is printed as one line on standard error, with exit status `refused`.
-    """
+class HelpfulCommand(BaseCommand):
+    """A command whose help ends with an example, and lists no options that are the same for all commands."""
 
     example = ""
-    refused = REFUSED
-    # The exit status if standard output is full.
-    unwritable = REFUSED
-    # Whether the command may run before Portal has been set up.
-    sets_up = False
-    # Commands do not need the system checks of the pages and the admin.
-    requires_system_checks: tuple[str, ...] = ()
-    # Django's options work, but --help lists only Portal's.
+    # Django's options work, but --help lists only those of the command.
     suppressed_base_arguments = {
         "--version",
         "--settings",
@@ -73,6 +62,22 @@ class PortCommand(RichCommand):
         epilog = f"example:\n  {self.example}" if self.example else ""
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         return super().create_parser(prog_name, subcommand, epilog=epilog, **kwargs)
+
+
+class PortCommand(HelpfulCommand, RichCommand):
+    """A command that parses its arguments, calls one operation and prints the result.
+
+    Subclasses set `help` and `example`, and print with `print` (standard output), `say` (standard error), `table` and
+    `json`. A PortError is printed as one line on standard error, with exit status `refused`.
+    """
+
+    refused = REFUSED
+    # The exit status if standard output is full.
+    unwritable = REFUSED
+    # Whether the command may run before Portal has been set up.
+    sets_up = False
+    # Commands do not need the system checks of the pages and the admin.
+    requires_system_checks: tuple[str, ...] = ()
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:

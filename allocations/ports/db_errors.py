@@ -6,6 +6,9 @@ InternalError, OperationalError or DataError, depending on when it happens.
 
 from __future__ import annotations
 
+import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +16,11 @@ import psycopg
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DataError, InterfaceError, OperationalError
 from django.db import Error as DatabaseError
+from django.db.backends.signals import connection_created
 
 from allocations import errors
+
+logger = logging.getLogger(__name__)
 
 # The error class and the sentence for each constraint. An operation that knows more (who holds the port, which range
 # overlaps) says more; these are for everything else that violates the constraint.
@@ -195,6 +201,34 @@ EXHAUSTED = (
 )
 
 
+class Outage:
+    """The time in which the database cannot be reached, which the log names once, with the database's own words."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def begins(self, error: DatabaseError) -> None:
+        """Log the error, unless an outage has begun already."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+                logger.error("The database cannot be reached: %s", " ".join(str(error).split()))
+
+    def ends(self, **signal: object) -> None:
+        """Log that the database answers again, if it did not. Called for each new connection."""
+        if self._since is None:
+            return
+        with self._lock:
+            if self._since is not None:
+                logger.error("The database answers again, after %.0f s.", time.monotonic() - self._since)
+                self._since = None
+
+
+outage = Outage()
+connection_created.connect(outage.ends)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raise the PortError for a database error in the block.
@@ -225,6 +259,8 @@ def port_error_for(error: DatabaseError) -> errors.PortError:
     reason = UNAVAILABLE.get(state) or (_why_disconnected(error) if is_disconnect(error) else None)
     if reason is None:
         raise error
+    if is_disconnect(error):
+        outage.begins(error)
     return errors.Unavailable(
         f"The database cannot answer now: {reason}. Nothing was changed; try again in a moment.", retry_after=2
     )

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import connection
 
+from portal import checks
+from portal.database import parse_url
 from portal.environment import VARIABLES
 
 KEY = "abcdefghij" * 5
@@ -221,6 +224,30 @@ def test_database_url(checkout: Path) -> None:
     assert "options" not in load_settings(checkout, "DATABASES", **SERVER)["DATABASES"]["default"]["OPTIONS"]  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("places", "host", "port"),
+    [
+        ("db1:5433,db2:5434", "db1,db2", "5433,5434"),
+        ("db1,db2:6432", "db1,db2", "5432,6432"),
+        ("[::1]:5433,[2001:db8::1]", "::1,2001:db8::1", "5433,5432"),
+        ("%2Frun%2Fone,%2Frun%2Ftwo:5433", "/run/one,/run/two", "5432,5433"),
+    ],
+)
+def test_database_url_with_several_hosts(places: str, host: str, port: str) -> None:
+    database = parse_url(f"postgresql://u:s%40ecret@{places}/ports?target_session_attrs=read-write")
+    assert (database["HOST"], database["PORT"]) == (host, port)
+    assert (database["USER"], database["PASSWORD"], database["NAME"]) == ("u", "s@ecret", "ports")
+    assert database["OPTIONS"] == {"target_session_attrs": "read-write"}
+
+
+@pytest.mark.parametrize("places", ["db1:x,db2", "db1:1:2,db2", "[::1,db2", "db1:999999,db2"])
+def test_wrong_hosts_in_database_url_are_refused(checkout: Path, places: str) -> None:
+    url = f"postgresql://u:secret@{places}/ports"
+    done = run("manage.py", "check", cwd=checkout, **{**SERVER, "DATABASE_URL": url})
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "DATABASE_URL is invalid")
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.parametrize("url", ["mysql://x", "postgresql://owner@db.example.org:5433/other", "nonsense"])
 def test_owner_is_one_of_the_same_database(checkout: Path, url: str) -> None:
     done = run("manage.py", "check", cwd=checkout, **{**SERVER, "DATABASE_OWNER_URL": url})
@@ -267,6 +294,14 @@ def test_check_deploy_warns_if_one_role_does_everything(checkout: Path) -> None:
 
     assert "portal.W001" in done.stderr
     assert "name the owner in DATABASE_OWNER_URL" in done.stderr
+
+
+@pytest.mark.django_db
+def test_check_deploy_warns_if_no_statement_is_ended() -> None:
+    assert checks.check_limits(None) == []
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0")
+    assert [warning.id for warning in checks.check_limits(None)] == ["portal.W002"]
 
 
 def test_https_is_not_required_on_this_machine(checkout: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import pkgutil
 from collections.abc import Collection, Sequence
 from importlib import import_module
@@ -15,26 +14,18 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.recorder import MigrationRecorder
 
-from allocations.management.command import PortCommand
+from allocations.management.command import HelpfulCommand
 from portal import backup, database
 
 # The last commit of the Portal whose ten migrations 0001_initial replaces.
 LAST_OF_THE_REPLACED = "1f39b2f"
 
 
-class Command(migrate.Command):
+class Command(HelpfulCommand, migrate.Command):
     help = (
         "Bring the database to this version of Portal. If it holds data, a backup is written first; `up` does the same."
     )
     example = "manage.py migrate"
-    suppressed_base_arguments = PortCommand.suppressed_base_arguments
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        kwargs |= {
-            "epilog": f"example:\n  {self.example}",
-            "formatter_class": argparse.RawDescriptionHelpFormatter,
-        }
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from typing import Any
 
 from django.conf import settings
 from django.core.management import CommandParser, call_command
+from django.db import connection
 
 from allocations import listeners, validators
 from allocations.auth.lookup import create_first_admin
@@ -16,9 +18,11 @@ from allocations.errors import InvalidValue, PortTaken
 from allocations.management.command import PortCommand
 from allocations.ports.seed import OWN_PROJECT, OWN_SERVICE, exclusive_setup, own_port, seed
 from allocations.text import join_and
-from portal import account, home, launch, peers
+from portal import account, home, launch, peers, probes
 from portal.database import as_owner, set_limits
 from portal.environment import is_loopback
+
+RETRY_SECONDS = 1
 
 
 def allows_anonymous_read() -> bool:
@@ -53,6 +57,7 @@ class Command(PortCommand):
             self._refuse_taken(port)
             launch.refuse_low_port(port)
         self._refuse_foreign_address(host, port)
+        self._wait_until_writable()
         self.say("Setting up the database …")
         with as_owner(), exclusive_setup():
             call_command("migrate", interactive=False, verbosity=0)
@@ -78,6 +83,16 @@ class Command(PortCommand):
             )
         self.stderr.flush()
         launch.serve()
+
+    def _wait_until_writable(self) -> None:
+        """Wait while the database takes no changes, as a standby that has not been promoted yet."""
+        has_told = False
+        while not probes.is_writable():
+            if not has_told:
+                self.say("The database is read-only, as a standby is. Portal starts once it takes changes …")
+            has_told = True
+            connection.close()
+            time.sleep(RETRY_SECONDS)
 
     def _refuse_taken(self, port: int) -> None:
         socket = listeners.is_listening(port, validators.TCP)
