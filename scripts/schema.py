@@ -36,7 +36,7 @@ HEADER = """\
 """
 WIDTH = 120
 # Tables of the app that no model describes.
-WITHOUT_MODEL = {"rate_limits"}
+WITHOUT_MODEL = {"rate_limits", "quiet_audits"}
 _DEFAULT_IDENTITY = (
     r" \(\n    SEQUENCE NAME \w+\n    START WITH 1\n    INCREMENT BY 1\n"
     r"    NO MINVALUE\n    NO MAXVALUE\n    CACHE 1\n\)"

@@ -69,6 +69,7 @@ TABLES_TO_EMPTY = (
     *("port_ranges", "projects", "events"),
     *("django_session", "django_admin_log", "axes_accessattempt", "axes_accesslog", "axes_accessfailurelog"),
     *("api_token_projects", "api_tokens", "user_limit_projects", "user_limits", "idempotent_answers", "rate_limits"),
+    *("quiet_audits",),
     *("auth_user_groups", "auth_user_user_permissions", "auth_user"),
 )
 GUARDED_TABLES = (

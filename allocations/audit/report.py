@@ -152,6 +152,20 @@ class AuditReport:
         return [f for f in self.findings if f.listens_on is not None]
 
     @property
+    def problems(self) -> dict[str, str]:
+        """Return a sentence for each problem, by what it is about. It stays the same as long as the problem does."""
+        problems = {}
+        for f in self.conflicts:
+            what = f"{f.allocation.label} on {f.allocation.address}"
+            state = NOT_RUNNING if f.reason == NOT_RUNNING else f"conflict with {f.reason}"
+            problems[what] = f.drift_sentence or f"{what}: {state}."
+        for listener in self.unallocated:
+            what = f"{listener.port}/{listener.protocol} in {listener.project}"
+            process = listener.process or "an unknown process"
+            problems[what] = f"{what}: {process} is listening, and no service holds the port."
+        return problems
+
+    @property
     def is_healthy(self) -> bool:
         """Return True if no allocation is down or in conflict."""
         return not self.conflicts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -85,6 +86,21 @@ def run(
     visible = visible_project_names(context)
     report.findings = [finding.redacted(visible) for finding in report.findings]
     return report
+
+
+@operation(Role.VIEWER, "audit")
+def changes(
+    context: Context, report: AuditReport, project: str | None = None, hostname: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Return what has changed since the last call for audits of the same project and host.
+
+    Returns:
+        the sentences of the problems that are new, and of those that are solved.
+    """
+    problems = report.problems
+    before = sql.exchange_problems(json.dumps([project, hostname]), problems)
+    new = [sentence for what, sentence in problems.items() if before.get(what) != sentence]
+    return new, [sentence for what, sentence in before.items() if what not in problems]
 
 
 def _unknown_owners(sockets: Sequence[listeners.Socket]) -> list[str]:

@@ -4,7 +4,7 @@
 """
 
 from .allocator import find_held, hold_port, lock_ranges, next_free_block, reserve_ports
-from .audits import delete_old_checks, delete_old_requests, record_audit
+from .audits import delete_old_checks, delete_old_requests, exchange_problems, record_audit
 from .auth import record_token_use, token_rights, user_rights
 from .transactions import count_request, exclusive, set_actor, wait_for_turn
 
@@ -12,6 +12,7 @@ __all__ = (
     "count_request",
     "delete_old_checks",
     "delete_old_requests",
+    "exchange_problems",
     "exclusive",
     "find_held",
     "hold_port",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -114,6 +114,18 @@ def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
                 recorded.finished_at,
             ),
         )
+
+
+def exchange_problems(filters: str, problems: Mapping[str, str]) -> dict[str, str]:
+    """Store what a quiet audit with these filters has found, and return what the one before found."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT problems FROM quiet_audits WHERE filters = %s FOR UPDATE", (filters,))
+        row = cursor.fetchone()
+        cursor.execute(
+            "INSERT INTO quiet_audits VALUES (%s, %s) ON CONFLICT (filters) DO UPDATE SET problems = EXCLUDED.problems",
+            (filters, json.dumps(problems)),
+        )
+    return dict(json.loads(row[0])) if row else {}
 
 
 def delete_old_checks(before: datetime) -> int:

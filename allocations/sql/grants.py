@@ -21,6 +21,7 @@ GRANTS: dict[str, LiteralString] = {
     "events": READ,
     "audits": EDIT,
     "port_health_checks": EDIT,
+    "quiet_audits": EDIT,
     "listeners": EDIT,
     "hosts": "SELECT, INSERT, DELETE",
     "api_tokens": EDIT,

@@ -336,6 +336,14 @@ ALTER TABLE projects ADD CONSTRAINT projects_pkey PRIMARY KEY (id);
 CREATE INDEX projects_name_fb20444c_like ON projects (name varchar_pattern_ops);
 
 
+CREATE TABLE quiet_audits (
+    filters text NOT NULL,
+    problems jsonb NOT NULL
+);
+
+ALTER TABLE quiet_audits ADD CONSTRAINT quiet_audits_pkey PRIMARY KEY (filters);
+
+
 CREATE UNLOGGED TABLE rate_limits (
     key text NOT NULL,
     settled_at timestamp with time zone NOT NULL

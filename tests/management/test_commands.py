@@ -301,15 +301,39 @@ class TestAudit:
 
     def test_conflicts_are_status_1(self, ports: PortManager) -> None:
         ports.allocate("shop", "api")
-        out, _, status = run("audit", "--quiet")
+        out, _, status = run("audit")
         assert status == 1
         assert "shop/api" in out
         assert "not running" in out
+
+    def test_quiet_prints_what_has_changed(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        down = f"shop/api on {FIRST}/tcp: not running.\n"
+        assert run("audit", "--quiet") == (f"New: {down}", "", 1)
+        assert run("audit", "--quiet") == ("", "", 1)
+        assert run("audit", "--quiet", "--json") == ("", "", 1)
+        assert run("audit", "--quiet", "--project", "shop")[0] == f"New: {down}", "other filters"
+        ports.allocate("shop", "web")
+        assert run("audit", "--quiet")[0] == f"New: shop/web on {FIRST + 1}/tcp: not running.\n"
+        with socket.create_server(("127.0.0.1", FIRST)):
+            assert run("audit", "--quiet")[0] == f"Solved: {down}"
+        ports.release("shop", "web")
+        out = run("audit", "--quiet")[0]
+        assert out == f"New: {down}Solved: shop/web on {FIRST + 1}/tcp: not running.\n"
+
+    def test_quiet_reports_another_reason(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", metadata={"process": "node"})
+        run("audit", "--quiet")
+        with socket.create_server(("127.0.0.1", FIRST)):
+            out = run("audit", "--quiet")[0]
+        assert out.startswith(f"New: shop/api on {FIRST}/tcp: conflict with process ")
 
     def test_unallocated_listeners_are_reported(self, ports: PortManager, listener: socket.socket) -> None:
         out, _, status = run("audit")
         assert f"{FIRST + 1}/tcp in shop: python" in out
         assert status == 3
+        out, errors, status = run("audit", "--quiet")
+        assert (out.startswith(f"New: {FIRST + 1}/tcp in shop: "), errors, status) == (True, "", 3)
         assert run("audit", "--quiet") == ("", "", 3)
 
     def test_conflicts_come_before_unallocated_listeners(self, ports: PortManager, listener: socket.socket) -> None:

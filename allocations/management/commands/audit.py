@@ -34,7 +34,7 @@ class Command(PortCommand):
         parser.add_argument("--project", help="audit only this project")
         parser.add_argument("--host", dest="hostname", metavar="HOST", help="audit only the allocations of this host")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
-        parser.add_argument("--quiet", action="store_true", help="print nothing when all is well")
+        parser.add_argument("--quiet", action="store_true", help="print only what changed since the last --quiet")
         parser.add_argument("--no-record", action="store_true", help="do not record the audit")
         parser.add_argument(
             "--restart",
@@ -46,9 +46,15 @@ class Command(PortCommand):
         report = self._audit(options)
         if options["restart"] and report.conflicts and self._restarted(report):
             report = self._audit(options)
-        if options["json"]:
+        new, solved = self._changes(report, options) if options["quiet"] else ([], [])
+        if options["json"] and (new or solved or not options["quiet"]):
             self.json(schemas.Audit.of(report).dump())
-        elif not (options["quiet"] and report.is_healthy):
+        elif options["quiet"]:
+            for sentence in new:
+                self.print(f"New: {sentence}")
+            for sentence in solved:
+                self.print(f"Solved: {sentence}")
+        else:
             self._print(report)
         if not report.is_healthy:
             raise SystemExit(CONFLICTS)
@@ -65,6 +71,9 @@ class Command(PortCommand):
             return audits.run(
                 self.context, options["project"], hostname=options["hostname"], record=not options["no_record"]
             )
+
+    def _changes(self, report: AuditReport, options: dict[str, Any]) -> tuple[list[str], list[str]]:
+        return audits.changes(self.context, report, options["project"], options["hostname"])
 
     def _restarted(self, report: AuditReport) -> bool:
         """Restart the services that are down and have a command; return whether any was restarted."""
