@@ -49,6 +49,7 @@ EXCEPTIONS = {
     ("api/ranges.py", "router.delete"): "the HTTP method of a route",
     ("management/command.py", "super().execute"): "Django's entry point of a command",
     ("management/command.py", "progress.update"): "a progress bar",
+    ("management/commands/dbshell.py", "os.environ.update"): "the environment of psql",
     ("management/commands/mcp.py", "current_context.set"): "a context variable with the caller",
     ("mcp/transport.py", "current_context.set"): "a context variable with the caller",
 }

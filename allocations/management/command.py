@@ -25,6 +25,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from allocations import validators
 from allocations.errors import PortError, Unavailable
 from allocations.ports.db_errors import translated
 from allocations.ports.operations import Context
@@ -134,6 +135,20 @@ class PortCommand(HelpfulCommand, RichCommand):
     def context(self) -> Context:
         """Return the context of whoever runs the command, who has all rights."""
         return Context.trusted(unix_user(), "shell")
+
+    # Arguments that name one allocation of a service
+
+    def add_service(self, parser: CommandParser) -> None:
+        """Add the arguments that name one of the ports that a service holds; `which()` reads them."""
+        parser.add_argument("project")
+        parser.add_argument("service")
+        parser.add_argument("--instance", type=int, metavar="N", help="which one, if the service holds several ports")
+        parser.add_argument("--host", dest="hostname", metavar="HOST", help="which one, if it runs on several hosts")
+        parser.add_argument("--protocol", choices=validators.PROTOCOLS, help="which one, if it holds both")
+
+    def which(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return which of its ports is meant, as the operations take it."""
+        return {name: options[name] for name in ("instance", "hostname", "protocol")}
 
     # Output. Results go to standard output, everything else to standard error.
 

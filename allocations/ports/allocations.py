@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from allocations import listeners, sql, validators
-from allocations.allocation_spec import AllocationSpec, allocation_spec, validated_changes
+from allocations.allocation_spec import DETAILS, AllocationSpec, allocation_spec, validated_changes
+from allocations.audit import IMPORTED_FROM
 from allocations.auth.roles import Role
 from allocations.errors import Conflict, InvalidValue, NotPermitted, PortError
 from allocations.models import Listener, PortAllocation, PortRange, Project, Reservation, Status
@@ -252,6 +254,53 @@ def _update(context: Context, allocation: PortAllocation, changes: dict[str, Any
     if values:
         PortAllocation.objects.filter(pk=allocation.pk).update(**values)
     return get_allocation(context, allocation.pk)
+
+
+@operation(Role.OPERATOR, "move services")
+def move(
+    context: Context,
+    project: str,
+    service: str,
+    /,
+    *,
+    instance: int | None = None,
+    hostname: str | None = None,
+    protocol: str | None = None,
+    to_hostname: str | None = None,
+    to_range: str | None = None,
+    to_port: int | None = None,
+) -> tuple[PortAllocation, PortAllocation]:
+    """Release what a service holds, and allocate a port on another host or in another range, both or neither.
+
+    The details stay. On another host, so does the port if it is free there. Until the service has been seen on a new
+    port of this host, audits and explanations know the old one as its own.
+
+    Args:
+        instance, hostname, protocol: which of its ports, if it holds several.
+        to_hostname, to_range, to_port: where it is moved to. None keeps the host, and takes the lowest free port of the
+            project's own ranges.
+
+    Returns:
+        the released allocation and the new one.
+
+    Raises:
+        UnknownProject, UnknownService, Ambiguous, UnknownRange, PortOutOfRange, PortTaken, RangeExhausted,
+        NotPermitted, Unavailable.
+    """
+    project_row = get_project(context, project)
+    held = only_one(get_service_allocations(context, project_row, service, instance, hostname, protocol))
+    (old,) = release_rows([held])
+    details = {name: getattr(old, name) for name in DETAILS}
+    spec = allocation_spec(
+        service, **details, hostname=to_hostname or old.hostname, protocol=old.protocol, range_name=to_range
+    )
+    if to_port is None and to_range is None and spec.hostname != old.hostname:
+        taken = PortAllocation.objects.held().at(old.port_number, **spec.socket).exists()
+        to_port = None if taken else old.port_number
+    if spec.hostname == old.hostname:
+        spec = replace(spec, metadata={**spec.metadata, IMPORTED_FROM: old.port_number})
+    new = allocator.hold(context, project, replace(spec, port_number=to_port), reuse=False)
+    return old, allocator.decided(context, new)
 
 
 # Requests of agents

@@ -288,6 +288,81 @@ class TestAddProject:
         assert f"overlaps shop ({FIRST}-{FIRST + 19}) of shop in {FIRST + 19}-{FIRST + 19}" in err
 
 
+class TestAddRange:
+    def test_its_name_is_that_of_the_project_and_the_port(self, ports: PortManager) -> None:
+        out, errors, status = run("add_range", "shop", f"{FIRST + 50}-{FIRST + 59}")
+        assert (errors, status) == ("", 0)
+        assert out == f"shop has the ports {FIRST + 50}-{FIRST + 59} too, as shop-{FIRST + 50}.\n"
+        assert ports.summary("shop").total_ports == 30
+
+    def test_options(self, ports: PortManager) -> None:
+        words = ("--name", "extra", "--shared", "--description", "For later", "--json")
+        added = json.loads(run("add_range", "shop", str(FIRST + 50), *words)[0])
+        assert (added["name"], added["shared"], added["description"]) == ("extra", True, "For later")
+
+    def test_an_overlap_is_refused(self, ports: PortManager) -> None:
+        out, errors, status = run("add_range", "shop", f"{FIRST + 10}-{FIRST + 30}")
+        assert (out, status) == ("", 1)
+        assert "overlaps shop" in errors
+
+
+class TestUpdate:
+    def test_service_is_renamed_and_described(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", owner="anna")
+        words = ("--rename", "front", "--type", "web", "--cloudflare-hostname", "shop.example.com")
+        assert run("update", "shop", "api", *words) == (f"Updated shop/front on {FIRST}/tcp.\n", "", 0)
+        row = json.loads(run("update", "shop", "front", "--cloudflare-hostname", "", "--json")[0])
+        assert (row["service"], row["serviceType"], row["owner"]) == ("front", "web", "anna")
+        assert row["cloudflareHostname"] is None
+
+    def test_instance_has_to_be_named(self, ports: PortManager) -> None:
+        for _ in range(2):
+            ports.allocate("shop", "api")
+        _, errors, status = run("update", "shop", "api", "--owner", "anna")
+        assert status == 1
+        assert "name the instance" in errors
+        assert run("update", "shop", "api", "--owner", "anna", "--instance", "1")[2] == 0
+
+    def test_without_a_change_it_says_what_can_be_changed(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        _, errors, status = run("update", "shop", "api")
+        assert status == 1
+        assert "--rename NAME" in errors
+
+
+class TestMove:
+    def test_to_another_host_it_keeps_the_port(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", owner="anna", description="The API", cloudflare_hostname="shop.example.com")
+        out = run("move", "shop", "api", "--to-host", "web-2")[0]
+        assert out == f"shop/api moved from {FIRST}/tcp to {FIRST}/tcp on web-2.\n"
+        (held,) = PortAllocation.objects.held()
+        assert (held.owner, held.description, held.cloudflare_hostname) == ("anna", "The API", "shop.example.com")
+        ports.allocate("shop", "web")
+        assert run("move", "shop", "api", "--to-host", "localhost")[0].endswith(f" to {FIRST + 1}/tcp.\n"), "taken"
+
+    def test_to_another_range(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        run("add_range", "shop", f"{FIRST + 50}-{FIRST + 59}", "--name", "more")
+        row = json.loads(run("move", "shop", "api", "--to-range", "more", "--json")[0])
+        assert (row["port"], row["range"], row["metadata"]) == (FIRST + 50, "more", {"importedFrom": FIRST})
+        with socket.create_server(("127.0.0.1", FIRST)):
+            assert f"shop/api is listening on {FIRST} instead of {FIRST + 50}/tcp." in run("audit")[0]
+
+    @pytest.mark.parametrize("where", [("--to-range", "less"), ("--to-port", str(FIRST + 5)), ("--to-port", "1")])
+    def test_all_or_nothing(self, ports: PortManager, where: tuple[str, str]) -> None:
+        ports.allocate("shop", "api")
+        ports.allocate("shop", "web", port_number=FIRST + 5)
+        assert run("move", "shop", "api", *where)[2] == 1
+        assert {(a.label, a.port_number) for a in PortAllocation.objects.held().select_related("project")} == {
+            ("shop/api", FIRST),
+            ("shop/web", FIRST + 5),
+        }
+
+    def test_it_says_where_to_move_to(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api")
+        assert "--to-host HOST" in run("move", "shop", "api")[1]
+
+
 class TestAudit:
     def test_a_healthy_audit_is_status_0(self, ports: PortManager, listener: socket.socket) -> None:
         allocations.adopt(ports.context, "shop", "api", port_number=FIRST + 1)

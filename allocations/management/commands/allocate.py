@@ -20,6 +20,13 @@ DETAIL_OPTIONS["service_type"] = "--type"
 OPTIONS = {**DETAIL_OPTIONS, "hostname": "--host", "protocol": "--protocol", "range_name": "--range"}
 
 
+def add_details(parser: CommandParser) -> None:
+    """Add an option for each detail of an allocation."""
+    for name, option in DETAIL_OPTIONS.items():
+        text = schemas.AllocationDetails.model_fields[name].description
+        parser.add_argument(option, dest=name, metavar=option.rsplit("-", 1)[1].upper(), help=text)
+
+
 class Command(PortCommand):
     help = (
         "Print the port of a service: the one it has, or the next free one of its project's range. Only the number is "
@@ -30,9 +37,7 @@ class Command(PortCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project")
         parser.add_argument("service")
-        for name, option in DETAIL_OPTIONS.items():
-            text = schemas.AllocationDetails.model_fields[name].description
-            parser.add_argument(option, dest=name, metavar=option.rsplit("-", 1)[1].upper(), help=text)
+        add_details(parser)
         parser.add_argument("--host", dest="hostname", metavar="HOST", help="where it runs (default: localhost)")
         parser.add_argument("--protocol", choices=validators.PROTOCOLS, default=validators.TCP)
         parser.add_argument(
