@@ -51,12 +51,16 @@ class RegistryCollector(Collector):
                 "portal_range_allocated_ports", "Ports allocated to services.", labels=labels
             ),
             "reserved": GaugeMetricFamily("portal_range_reserved_ports", "Reserved ports.", labels=labels),
-            "available": GaugeMetricFamily("portal_range_available_ports", "Ports that are not held.", labels=labels),
+            "available": GaugeMetricFamily(
+                "portal_range_available_ports", "Ports that nothing holds or occupies.", labels=labels
+            ),
         }
         ratio = GaugeMetricFamily(
             "portal_range_utilization_ratio", "Held ports divided by all ports, 0 to 1.", labels=labels
         )
-        ranges = PortRange.objects.active().visible_to(self.caller).select_related("project").with_usage()
+        ranges = (
+            PortRange.objects.active().visible_to(self.caller).select_related("project").with_usage().with_occupied()
+        )
         for r in ranges:
             values = (r.project.name, r.range_name)
             for name, family in families.items():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import IntegerRangeField, RangeOperators
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import Count, F, Func, Max, Min, Q, Sum, Value
+from django.db.models import Count, Exists, F, Func, Max, Min, OuterRef, Q, Subquery, Sum, Value
 from django.db.models.functions import Greatest, JSONObject, Least, Now
 
 from allocations import validators
@@ -26,16 +26,17 @@ class Usage:
     held: int
     allocated: int
     reserved: int
+    occupied: int = 0  # by unallocated listeners; counted by `with_occupied()` only
 
     @classmethod
-    def from_counts(cls, total: int, counts: dict[str, int] | None) -> Usage:
+    def from_counts(cls, total: int, counts: dict[str, int] | None, occupied: int | None) -> Usage:
         """Return the usage for the counts that `with_usage()` adds; None means an unused span."""
-        return cls(total, **(counts or {"held": 0, "allocated": 0, "reserved": 0}))
+        return cls(total, **(counts or {"held": 0, "allocated": 0, "reserved": 0}), occupied=occupied or 0)
 
     @property
     def available(self) -> int:
-        """Return how many ports nothing holds. Reserved ports are not available."""
-        return self.total - self.held
+        """Return how many ports nothing holds and, after `with_occupied()`, nothing occupies."""
+        return self.total - self.held - self.occupied
 
     @property
     def percent(self) -> int:
@@ -90,6 +91,14 @@ def _held_ports() -> JSONObject:
     )
 
 
+def _occupied_ports() -> models.QuerySet[Any]:
+    """Count the ports of the outer range that nothing holds, but on which something was seen listening."""
+    held = rows_of("PortAllocation").held().filter(port_number=OuterRef("port"))
+    seen = rows_of("Listener").filter(port__gte=OuterRef("start_port"), port__lte=OuterRef("end_port"))
+    counts = seen.filter(~Exists(held)).order_by().values(span=Value(1)).annotate(n=Count("port", distinct=True))
+    return counts.values("n")  # type: ignore[no-any-return]
+
+
 class ProjectQuerySet(ProjectScopedQuerySet["Project"]):
     """A queryset of projects."""
 
@@ -120,6 +129,11 @@ class ProjectQuerySet(ProjectScopedQuerySet["Project"]):
             state_counts=aggregate_per_row(held, "project", _states()),
         )
 
+    def with_occupied(self) -> Self:
+        """Let `Project.usage` also count the ports that unallocated listeners occupy."""
+        ranges = rows_of("PortRange").filter(is_active=True).annotate(occupied_count=Subquery(_occupied_ports()))
+        return self.annotate(occupied_count=aggregate_per_row(ranges, "project", Sum("occupied_count")))
+
 
 class Project(models.Model):
     """A project, which has ranges of ports and services."""
@@ -138,6 +152,8 @@ class Project(models.Model):
     range_totals: dict[str, int] | None
     port_counts: dict[str, int] | None
     state_counts: dict[str, int] | None
+    # Annotated by `with_occupied()`.
+    occupied_count: int | None = None
 
     objects = ProjectQuerySet.as_manager()
 
@@ -170,7 +186,7 @@ class Project(models.Model):
     def usage(self) -> Usage:
         """Return how full the project's active ranges are."""
         totals: dict[str, int] | None = self.range_totals
-        return Usage.from_counts(totals["ports"] if totals else 0, self.port_counts)
+        return Usage.from_counts(totals["ports"] if totals else 0, self.port_counts, self.occupied_count)
 
     @property
     def bounds(self) -> tuple[int, int] | None:
@@ -205,6 +221,10 @@ class PortRangeQuerySet(ProjectScopedQuerySet["PortRange"]):
             port_counts=aggregate_per_row(rows_of("PortAllocation").held(), "port_range", _held_ports())
         )
 
+    def with_occupied(self) -> Self:
+        """Let `PortRange.usage` also count the ports that unallocated listeners occupy."""
+        return self.annotate(occupied_count=Subquery(_occupied_ports()))
+
     def containing(self, port_number: int) -> Self:
         """Return the range that the port lies in, if there is one: ranges never overlap."""
         return self.filter(start_port__lte=port_number, end_port__gte=port_number)
@@ -232,8 +252,9 @@ class PortRange(models.Model):
         db_persist=True,
     )
 
-    # Annotated by `with_usage()`.
+    # Annotated by `with_usage()` and `with_occupied()`.
     port_counts: dict[str, int] | None
+    occupied_count: int | None = None
 
     objects = PortRangeQuerySet.as_manager()
 
@@ -282,4 +303,4 @@ class PortRange(models.Model):
     @property
     def usage(self) -> Usage:
         """Return how full the range is; needs `with_usage()`."""
-        return Usage.from_counts(self.size, self.port_counts)
+        return Usage.from_counts(self.size, self.port_counts, self.occupied_count)

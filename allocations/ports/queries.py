@@ -37,6 +37,7 @@ class RangeSummary:
     range_start: int
     range_end: int
     total_ports: int
+    held_ports: int
     allocated_ports: int
     reserved_ports: int
     available_ports: int
@@ -113,16 +114,17 @@ def summary(context: Context, project: str) -> PortSummary:
             range_start=r.start_port,
             range_end=r.end_port,
             total_ports=r.size,
+            held_ports=r.usage.held,
             allocated_ports=r.usage.allocated,
             reserved_ports=r.usage.reserved,
             available_ports=r.usage.available,
             utilization_percent=r.usage.percent,
         )
-        for r in PortRange.objects.active().filter(project=row).with_usage()
+        for r in PortRange.objects.active().filter(project=row).with_usage().with_occupied()
     )
     total = sum(r.total_ports for r in ranges)
     available = sum(r.available_ports for r in ranges)
-    held = total - available
+    held = sum(r.held_ports for r in ranges)
     return PortSummary(
         project=row.name,
         range_start=min((r.range_start for r in ranges), default=0),

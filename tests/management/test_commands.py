@@ -15,7 +15,7 @@ import pytest
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 
-from allocations.models import Event, PortAllocation, PortHealthCheck, Project
+from allocations.models import Event, Listener, PortAllocation, PortHealthCheck, Project
 from allocations.ports import PortManager, allocations, reservations
 from allocations.ports.seed import exclusive_setup
 from portal.embedded.server import Server
@@ -248,6 +248,16 @@ class TestPortSummary:
     def test_summary_of_all_projects(self, ports: PortManager) -> None:
         allocations.allocate_copies(ports.context, "shop", "api", 5)
         assert f"shop     {FIRST}-{FIRST + 19}          5         0         15   25%  ██░" in run("port_summary")[0]
+
+    def test_ports_that_unallocated_listeners_occupy_are_not_available(self, ports: PortManager) -> None:
+        ports.allocate("shop", "api", port_number=FIRST)
+        seen = [(FIRST, "udp"), (FIRST + 1, "tcp"), (FIRST + 1, "udp"), (FIRST + 2, "tcp"), (FIRST + 50, "tcp")]
+        for port, protocol in seen:  # the first one is held on the other protocol, the last one is in no range
+            Listener.objects.create(hostname="localhost", protocol=protocol, address="::", port=port)
+        summary = ports.summary("shop")
+        assert (summary.total_ports, summary.allocated_ports, summary.available_ports) == (20, 1, 17)
+        assert summary.utilization_percent == 5
+        assert f"shop     {FIRST}-{FIRST + 19}          1         0         17    5%" in run("port_summary")[0]
 
     def test_summary_of_one_project_as_json(self, ports: PortManager) -> None:
         ports.reserve("shop", FIRST + 5)

@@ -76,6 +76,11 @@ def test_input_that_is_closed_is_reported_in_one_line() -> None:
     assert shell("import_ports - <&-") == (1, "Nothing was imported: the input is empty.\n")
 
 
+def _take_interrupts() -> None:
+    """The tests may run in the background, where interrupts are ignored, and so their children would ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("command", ["import_ports --scan --dry-run", "allocate shop other"])
 def test_interrupt_at_any_moment_ends_without_a_traceback(command: str) -> None:
     results = set()
@@ -87,6 +92,7 @@ def test_interrupt_at_any_moment_ends_without_a_traceback(command: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_take_interrupts,
         )
         time.sleep(0.1 + step * 0.07)
         process.send_signal(signal.SIGINT)

@@ -181,8 +181,8 @@ def test_a_worker_that_is_replaced_drops_no_request() -> None:
             time.sleep(0.001)
         client.close()
 
-    with gunicorn(SERVED, max_requests=100):
-        threads = [threading.Thread(target=send, args=(150,)) for _ in range(8)]
+    with gunicorn(SERVED, max_requests=80):
+        threads = [threading.Thread(target=send, args=(100,)) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

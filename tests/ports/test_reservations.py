@@ -177,8 +177,8 @@ class TestReleasingAPart:
                 connection.close()
 
         with ThreadPoolExecutor(6) as threads:
-            list(threads.map(run_one, range(1, 99, 7)))
-        assert len(blocks()) == 15
+            list(threads.map(run_one, range(1, 99, 14)))
+        assert len(blocks()) == 8
         assert make.broken_invariants() == []
 
     def test_the_history_is_that_of_the_block(self, ports: PortManager) -> None:

@@ -49,7 +49,7 @@ class Command(PortCommand):
         self.table(("Range", *HEADINGS[1:]), rows, numbers=(2, 3, 4, 5))
 
     def _all(self, as_json: bool) -> None:
-        projects = list(Project.objects.with_usage())
+        projects = list(Project.objects.with_usage().with_occupied())
         if as_json:
             self.json({p.name: schemas.ProjectUsage.of(queries.summary(self.context, p.name)).dump() for p in projects})
             return
