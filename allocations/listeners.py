@@ -15,7 +15,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,7 @@ class Socket:
     pid: int | None = None
     container: str = ""
     inode: int = 0
+    cwd: str = ""  # the working directory of the process
     # Variables of the process, as the observer read them. Otherwise environment() reads them.
     variables: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -94,6 +95,13 @@ def is_listening(port: int, protocol: str = TCP) -> Socket | None:
     """
     sockets = listening(port, port, protocol)
     return next((s for s in sockets if s.pid is not None), sockets[0] if sockets else None)
+
+
+def listening_in(pids: Collection[int], protocol: str) -> list[Socket]:
+    """Return the sockets on which these processes listen. This is much faster than to look at all processes."""
+    sockets = list(_sockets(protocol, 1, 65535))
+    owners = _pids({s.inode for s in sockets if s.inode}, among=pids)
+    return [s for s in sockets if s.pid in pids or s.inode in owners]
 
 
 def is_this_host(hostname: str) -> bool:
@@ -235,7 +243,7 @@ def _with_observed(sockets: list[Socket], first: int, last: int, protocol: str |
         observed = {row["inode"]: row for row in client.listeners(first, last, protocol) if row["pid"] is not None}
     except client.ObserverUnavailable:
         return sockets
-    names = ("process", "pid", "container", "variables")
+    names = ("process", "pid", "container", "cwd", "variables")
     return [
         replace(s, **{name: row[name] for name in names}) if s.pid is None and (row := observed.get(s.inode)) else s
         for s in sockets
@@ -244,7 +252,7 @@ def _with_observed(sockets: list[Socket], first: int, last: int, protocol: str |
 
 def _with_processes(sockets: list[Socket]) -> list[Socket]:
     pids = _pids({s.inode for s in sockets if s.inode})
-    details: dict[int, tuple[str, str]] = {}
+    details: dict[int, dict[str, Any]] = {}
     result = []
     for listener in sockets:
         pid = pids.get(listener.inode)
@@ -252,17 +260,23 @@ def _with_processes(sockets: list[Socket]) -> list[Socket]:
             result.append(listener)
             continue
         if pid not in details:
-            details[pid] = (_process_name(pid), _container(pid))
-        result.append(replace(listener, pid=pid, process=details[pid][0], container=details[pid][1]))
+            details[pid] = {"process": _process_name(pid), "container": _container(pid), "cwd": _directory(pid)}
+        result.append(replace(listener, pid=pid, **details[pid]))
     return result
 
 
-def _pids(inodes: set[int]) -> dict[int, int]:
-    """Return the process that holds each socket, by inode; if several share a socket, the one with the lowest pid."""
+def _pids(inodes: set[int], among: Iterable[int] | None = None) -> dict[int, int]:
+    """Return the process that holds each socket, by inode; if several share a socket, the one with the lowest pid.
+
+    Args:
+        among: the processes to look at; None means all.
+    """
     pids: dict[int, int] = {}
     if not inodes or not PROC.is_dir():
         return pids
-    for pid in sorted(int(name) for name in os.listdir(PROC) if name.isdigit()):  # noqa: PTH208 twice as fast
+    if among is None:
+        among = (int(name) for name in os.listdir(PROC) if name.isdigit())  # noqa: PTH208 twice as fast
+    for pid in sorted(among):
         if len(pids) == len(inodes):
             break
         directory = f"{PROC}/{pid}/fd"
@@ -283,14 +297,36 @@ def _pids(inodes: set[int]) -> dict[int, int]:
 
 
 def _process_name(pid: int) -> str:
+    """Return the name of what a process runs.
+
+    That is the name of its main thread, unless the thread is named after something else, such as MainThread in Node 24.
+    """
+    directory = PROC / str(pid)
     try:
-        return _sanitize((PROC / str(pid) / "comm").read_bytes().rstrip(b"\n"))
+        name = (directory / "comm").read_bytes().rstrip(b"\n")
+        words = (directory / "cmdline").read_bytes().split(b"\0")
+        file = os.fsencode(os.readlink(directory / "exe")).removesuffix(b" (deleted)")  # noqa: PTH115
+    except OSError:  # it has ended or, for `exe`, belongs to somebody else
+        pass
+    else:
+        programs = [os.path.basename(path) for path in (words[0], *words[1:2], file)]  # noqa: PTH119 of bytes
+        return _sanitize(name if any(program.startswith(name) for program in programs) else programs[2])
+    try:
+        return _sanitize((directory / "comm").read_bytes().rstrip(b"\n"))
     except OSError:
         pass
     try:
         return _sanitize(psutil.Process(pid).name().encode(errors="replace"))
     except psutil.Error:
         return ""
+
+
+def _directory(pid: int) -> str:
+    try:
+        path = os.fsencode(os.readlink(PROC / str(pid) / "cwd"))  # noqa: PTH115
+    except OSError:
+        return ""
+    return re.sub(UNPRINTABLE, "\N{REPLACEMENT CHARACTER}", path.decode(errors="replace"))
 
 
 def _container(pid: int) -> str:

@@ -28,7 +28,9 @@ FORWARDED_SIGNALS = (
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # the exit statuses that shells use
 SIGNAL_BASE = 128  # a command ended by signal N exits with 128 + N
 LISTEN_TIMEOUT = 30.0  # seconds until a command should be listening
+DRIFT_SECONDS = 1.0  # after its first other socket, a command gets this long to open that on its port
 POLL_INTERVAL = 0.25  # seconds
+ADVICE = "Make it read PORT, or pass {port} as an argument."
 
 
 class CannotRun(Exception):
@@ -59,7 +61,8 @@ def run(
         environment: the complete environment of the command.
         port: the port on which it should listen.
         protocol: "tcp" or "udp".
-        warn: called at most once with a sentence, if the command isn't listening on its port after `listen_timeout`.
+        warn: called at most once with a sentence, if the command listens on another port only, or if it isn't
+            listening after `listen_timeout`.
         listen_timeout: seconds to wait until the command should be listening.
 
     Returns:
@@ -176,22 +179,27 @@ def _watch(
     ended: threading.Event,
     earlier: set[tuple[int, str, int | None]],
 ) -> None:
-    """Warn if nothing new is listening on the port after `listen_timeout` seconds."""
+    """Warn if the command listens on another port only, or if nothing new listens on its port after the timeout."""
     deadline = time.monotonic() + listen_timeout
-    while time.monotonic() < deadline:
+    drifting_since: float | None = None
+    while True:
         if ended.wait(POLL_INTERVAL):
             return
         # Accept any new socket: another program may listen on behalf of the command, as Docker's proxy does.
         if _sockets_on(port, protocol) - earlier:
             return
-    processes = _process_tree(pid)
-    other_ports = sorted({s.port for s in listeners.listening() if s.pid in processes and s.port != port})
-    advice = "Make it read PORT, or pass {port} as an argument."
-    if other_ports:
-        ports = join_and([str(other) for other in other_ports])
-        warn(f"The command is listening on {ports} instead of {port}, where other services expect it. {advice}")
-    elif not ended.is_set():
-        warn(f"The command is not listening on {port} after {listen_timeout:.0f} s. {advice}")
+        now = time.monotonic()
+        other_ports = sorted({s.port for s in listeners.listening_in(_process_tree(pid), protocol)} - {port})
+        drifting_since = (drifting_since or now) if other_ports else None
+        is_over = now >= deadline
+        if other_ports and (is_over or now - (drifting_since or now) >= DRIFT_SECONDS):
+            ports = join_and([str(other) for other in other_ports])
+            warn(f"The command is listening on {ports} instead of {port}, where other services expect it. {ADVICE}")
+            return
+        if is_over:
+            if not ended.is_set():
+                warn(f"The command is not listening on {port} after {listen_timeout:.0f} s. {ADVICE}")
+            return
 
 
 def _process_tree(pid: int) -> set[int]:

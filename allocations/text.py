@@ -37,6 +37,14 @@ def join_or(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+def in_directory(path: str) -> str:
+    """Return ` in /srv/shop` for a sentence about a process, or an empty string if the directory says nothing.
+
+    As with names of processes, anything that could read as prose is not repeated.
+    """
+    return f" in {path}" if path != "/" and re.fullmatch(r"[\w./@+-]{1,200}", path, re.ASCII) else ""
+
+
 def process_name(value: object) -> str:
     """Return the name of a process for a sentence.
 

@@ -15,6 +15,8 @@ import pytest
 
 from allocations import listeners
 from allocations.listeners import Socket, is_listening, listening
+from tests.make import FIRST
+from tests.node import NODE
 
 Open = Callable[..., socket.socket]
 
@@ -224,7 +226,11 @@ def test_malicious_process_name_is_sanitized() -> None:
     program = f"import socket, sys; {rename}; s = socket.create_server(('127.0.0.1', 0)); "
     program += "print(s.getsockname()[1], flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-X", "utf8", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["\u202e\x9b[1m", "-X", "utf8", "-c", program],
+        executable=sys.executable,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as child:
         assert child.stdout is not None
         listener = is_listening(int(child.stdout.readline()))
@@ -292,3 +298,23 @@ def test_this_host(name: str) -> None:
 
 def test_other_host() -> None:
     assert not listeners.is_this_host("web-1.example.com")
+
+
+PORT = FIRST + 960
+SERVER = "require('http').createServer().listen(PORT, '127.0.0.1', () => console.log('ready'))"
+
+
+@pytest.mark.parametrize("thread", ["MainThread", "node-main"])
+def test_process_is_named_after_what_it_runs(thread: str, tmp_path: Path) -> None:
+    """Node 24 calls its main thread MainThread."""
+    code = f"require('fs').writeFileSync('/proc/self/comm', '{thread}');" + SERVER.replace("PORT", str(PORT))
+    with subprocess.Popen([NODE, "-e", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            (found,) = listening(PORT, PORT)
+            assert (found.process, found.pid, found.cwd) == ("node", process.pid, str(tmp_path))
+            assert [s.port for s in listeners.listening_in({process.pid}, "tcp")] == [PORT]
+            assert listeners.listening_in({1}, "udp") == []
+        finally:
+            process.kill()

@@ -186,9 +186,18 @@ def test_warning_if_the_command_does_not_listen() -> None:
 
 def test_warning_if_the_command_listens_on_another_port() -> None:
     other = PORT + 15
-    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(6)"
-    _, _, err = run_to_end("--wait", "4", "--", sys.executable, "-c", program)
+    program = f"import socket, time; s = socket.create_server(('127.0.0.1', {other})); time.sleep(3)"
+    _, _, err = run_to_end("--", sys.executable, "-c", program)  # it does not wait for 30 s
     assert f"The command is listening on {other} instead of {PORT}" in err
+
+
+def test_no_warning_if_another_port_is_opened_first() -> None:
+    """As Node does with --inspect."""
+    program = (
+        f"import socket, time; a = socket.create_server(('127.0.0.1', {PORT + 15})); time.sleep(0.5); "
+        f"b = socket.create_server(('127.0.0.1', {PORT})); time.sleep(2.5)"
+    )
+    assert "listening on" not in run_to_end("--", sys.executable, "-c", program)[2]
 
 
 def test_earlier_listener_does_not_count_as_the_command() -> None:

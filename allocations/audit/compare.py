@@ -96,6 +96,7 @@ def _unallocated(uncovered: Iterable[Sequence[Socket]], ranges: list[PortRange])
                     pid=socket.pid,
                     project=port_range.project.name,
                     project_id=port_range.project_id,
+                    cwd=socket.cwd,
                 )
             )
     return sorted(unallocated, key=lambda u: (u.port, u.protocol))

@@ -71,6 +71,7 @@ class UnallocatedListener:
     pid: int | None
     project: str
     project_id: UUID
+    cwd: str = ""  # the working directory of the process
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,11 @@ class Caller:
         """Return the same caller with the right to read, for someone who may read the metrics and nothing else."""
         return replace(self, role=Role.VIEWER)
 
+    @property
+    def sees_everything(self) -> bool:
+        """Return whether the caller may see all projects."""
+        return self.projects is None
+
     # For templates
 
     @property

@@ -172,6 +172,8 @@ class Listener(models.Model):
     process = models.CharField(max_length=255, db_default="")
     pid = models.IntegerField(null=True)
     container = models.CharField(max_length=255, db_default="")
+    # The working directory of the process, which callers who are limited to some projects may not see.
+    cwd = models.TextField(db_default="")
     first_seen_at = models.DateTimeField(db_default=Now())
     last_seen_at = models.DateTimeField(db_default=Now())
 

@@ -315,11 +315,12 @@ def _record_listener(error: ListenerInTheWay) -> None:
         process=socket.process,
         pid=socket.pid,
         container=socket.container,
+        cwd=socket.cwd,
     )
     with transaction.atomic():
         Listener.objects.bulk_create(
             [listener],
             update_conflicts=True,
             unique_fields=["hostname", "protocol", "port", "address"],
-            update_fields=["process", "pid", "container", "last_seen_at"],
+            update_fields=["process", "pid", "container", "cwd", "last_seen_at"],
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from allocations import listeners, probes, validators
 from allocations.audit import HIDDEN, find_foreign_process, first_identified
 from allocations.auth.roles import Role
 from allocations.models import PortAllocation, PortRange, Project, Status
-from allocations.text import process_name
+from allocations.text import in_directory, process_name
 
 from . import hosts
 from .operations import Context
@@ -85,6 +85,8 @@ def explain(
     visible_socket = socket if sees_range and sees_allocation else None
 
     owner = ""
+    if visible_socket is not None and not context.caller.sees_everything:  # a directory may name another project
+        visible_socket = replace(visible_socket, cwd="")
     observed = _observed(visible_socket, is_listening, is_observed, is_approved=probe is not hosts.NOT_APPROVED)
     moved = _moved_from(context, port, host, protocol, port_range) if allocation is None else None
     if allocation is not None:
@@ -138,7 +140,7 @@ def _observed(socket: listeners.Socket | None, is_listening: bool, is_observed: 
     if socket.pid is None and (reason := listeners.why_processes_are_unknown()):
         return f"a process that is unknown, because {reason}, listens on it"
     pid = f" (pid {socket.pid})" if socket.pid else ""
-    return f"{process_name(socket.process)}{pid} listens on it"
+    return f"{process_name(socket.process)}{pid}{in_directory(socket.cwd)} listens on it"
 
 
 def _foreign_process(context: Context, allocation: PortAllocation, sockets: list[listeners.Socket]) -> str:

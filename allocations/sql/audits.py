@@ -89,19 +89,20 @@ def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
         cursor.execute(
             """
             WITH seen AS (
-                SELECT * FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::int[], %s::text[])
-                    AS seen (protocol, address, port, process, pid, container)
+                SELECT * FROM unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::int[], %s::text[],
+                                     %s::text[])
+                    AS seen (protocol, address, port, process, pid, container, cwd)
             ), gone AS (
                 DELETE FROM listeners l
                  WHERE l.hostname = 'localhost' AND l.last_seen_at < %s
                    AND NOT EXISTS (SELECT FROM seen s WHERE (s.protocol, s.port, s.address) =
                                                            (l.protocol, l.port, l.address))
             )
-            INSERT INTO listeners (hostname, protocol, address, port, process, pid, container, last_seen_at)
-            SELECT 'localhost', protocol, address, port, process, pid, container, %s FROM seen
+            INSERT INTO listeners (hostname, protocol, address, port, process, pid, container, cwd, last_seen_at)
+            SELECT 'localhost', protocol, address, port, process, pid, container, cwd, %s FROM seen
             ON CONFLICT (hostname, protocol, port, address) DO UPDATE
                SET process = EXCLUDED.process, pid = EXCLUDED.pid, container = EXCLUDED.container,
-                   last_seen_at = EXCLUDED.last_seen_at
+                   cwd = EXCLUDED.cwd, last_seen_at = EXCLUDED.last_seen_at
             """,
             (
                 [s.protocol for s in unique],
@@ -110,6 +111,7 @@ def _record_listeners(recorded: Audit, sockets: Iterable[Socket]) -> None:
                 [s.process for s in unique],
                 [s.pid for s in unique],
                 [s.container for s in unique],
+                [s.cwd for s in unique],
                 recorded.finished_at,
                 recorded.finished_at,
             ),

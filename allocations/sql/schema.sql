@@ -153,6 +153,7 @@ CREATE TABLE listeners (
     container character varying(255) DEFAULT '' NOT NULL,
     first_seen_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
     last_seen_at timestamp with time zone DEFAULT statement_timestamp() NOT NULL,
+    cwd text DEFAULT '' NOT NULL,
     CONSTRAINT listeners_port CHECK (((port >= 1) AND (port <= 65535)))
 );
 

@@ -15,7 +15,7 @@ from allocations.management.command import PortCommand
 from allocations.models import Health
 from allocations.observer import client
 from allocations.ports import audits, queries
-from allocations.text import did_you_mean
+from allocations.text import did_you_mean, in_directory
 
 CONFLICTS, COULD_NOT_AUDIT, ONLY_UNALLOCATED = 1, 2, 3
 Restart = Callable[[str], restarts.RestartResult]
@@ -130,6 +130,7 @@ class Command(PortCommand):
             self.print(finding.drift_sentence)
         for listener in report.unallocated:
             process = (listener.process or "an unknown process") + (f" (pid {listener.pid})" if listener.pid else "")
+            process += in_directory(listener.cwd)
             self.print(
                 f"{listener.port}/{listener.protocol} in {listener.project}: {process} is listening, and no service "
                 "holds the port."
