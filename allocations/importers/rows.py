@@ -32,7 +32,8 @@ class Row:
 
     Names and hosts haven't been validated yet; the import does that. `service` is None if only a process is known. If
     `project_is_hint` is True, the project comes from another program, such as Docker, and is ignored unless Portal has
-    a project of that name.
+    a project of that name. If `service_is_hint` is True, so does the name of the service, and whatever holds the port
+    already is that service.
     """
 
     line: int
@@ -46,6 +47,7 @@ class Row:
     cloudflare_hostname: str | None = None
     process: str = ""
     project_is_hint: bool = False
+    service_is_hint: bool = False
 
     @property
     def name(self) -> str:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, Protocol
 
 from .rows import ParsedInput, Row, RowError, UnrecognizedLineError, numbered_lines, parse_port
 
 # Parses the words of a line with the given number; returns None if the line doesn't describe a listener.
 LineParser = Callable[[int, list[str]], Row | None]
+# Units of container engines, whose processes serve for others.
+ENGINES = {"docker", "containerd", "podman", "crio", "kubelet", "k3s", "buildkit", "lxc", "lxd", "libvirtd"}
+# Units in which people start programs, beside the programs of the unit.
+SESSIONS = {"user", "ssh", "sshd", "cron", "crond", "atd", "getty", "serial-getty", "gdm", "sddm", "lightdm", "tmux"}
+# Directories whose name, or that of what is in them, is not that of a service: those of the system and of people.
+NOT_PROJECTS = {
+    "",
+    ".",
+    "/",
+    "/home",
+    "/root",
+    "/var",
+    "/var/lib",
+    "/usr",
+    "/etc",
+    "/run",
+    "/proc",
+    "/Users",
+    gettempdir(),
+}
 PROCESS = re.compile(r'users:\(\("((?:[^"\\]|\\.)*)"')
 
 
@@ -22,6 +44,10 @@ class ListeningSocket(Protocol):
     def port(self) -> int: ...
     @property
     def process(self) -> str: ...
+    @property
+    def container(self) -> str: ...
+    @property
+    def cwd(self) -> str: ...
 
 
 def _parse_table(name: str, text: str, parse_line: LineParser) -> ParsedInput:
@@ -124,8 +150,30 @@ def scan(sockets: Iterable[ListeningSocket]) -> ParsedInput:
     for number, socket in enumerate(sockets, start=1):
         if (socket.port, socket.protocol) not in ports:
             ports.add((socket.port, socket.protocol))
-            parsed.rows.append(Row(number, port=socket.port, protocol=socket.protocol, process=socket.process))
+            place: dict[str, Any] = {"port": socket.port, "protocol": socket.protocol, "process": socket.process}
+            parsed.rows.append(Row(number, _service_of(socket), **place, service_is_hint=True))
     return parsed
+
+
+def _service_of(socket: ListeningSocket) -> str | None:
+    """Return the name of the service that a socket belongs to, or None if only the name of its program is known.
+
+    It is that of the systemd unit or, for a program started by hand, that of the directory in which it works.
+    """
+    unit, is_unit, _ = socket.container.rpartition(".service")
+    unit = unit.partition("@")[0].lower()
+    is_of_session = unit in SESSIONS and not socket.process.startswith(unit)
+    if is_unit and unit not in ENGINES and not is_of_session:
+        return _name(unit)
+    is_of_container = bool(socket.container) and not is_unit  # it may work in any directory of its image
+    directory = Path(socket.cwd)
+    if is_of_container or str(directory.parent) in NOT_PROJECTS or str(directory) in NOT_PROJECTS:
+        return None
+    return _name(directory.name)
+
+
+def _name(text: str) -> str | None:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:255] or None
 
 
 def _unescape(command: str) -> str:

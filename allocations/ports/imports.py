@@ -241,7 +241,7 @@ def _existing(
     holders = held.visible_to(context.caller).at(row.port, **spec.socket)
     if is_named:
         holders = holders.filter(project=project)
-    if row.service is not None:
+    if row.service is not None and not row.service_is_hint:
         holders = holders.filter(service_name=spec.service_name)
     return holders.first() or own.filter(metadata__importedFrom=row.port).first()
 

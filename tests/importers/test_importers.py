@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from allocations import importers
 from allocations.importers import FORMATS, UnreadableInputError, parse, positions, read_source
+from allocations.listeners import Socket
 
 DATA = Path(__file__).parent.parent / "data" / "import"
 Services = set[tuple[int | None, str, str]]
@@ -371,3 +372,27 @@ LINES = [line for file in sorted(DATA.iterdir()) for line in file.read_text().sp
 def test_mixed_lines_raise_no_other_error(lines: list[str], format: str) -> None:
     with contextlib.suppress(UnreadableInputError):
         parse("\n".join(lines).encode(), format)
+
+
+@pytest.mark.parametrize(
+    ("container", "cwd", "process", "name"),
+    [
+        ("billing-api.service", "/", "node", "billing-api"),
+        ("worker@3.service", "/srv/jobs", "python3", "worker"),
+        ("docker.service", "/", "docker-proxy", "docker-proxy-3102"),
+        ("containerd.service", "/srv/shop", "node", "shop"),
+        ("user@1000.service", "/srv/Shop Front", "node", "shop-front"),
+        ("ssh.service", "/", "sshd", "ssh"),
+        ("ssh.service", "/home/anna/shop", "node", "shop"),
+        ("ssh.service", "/home/anna", "node", "node-3102"),
+        ("", "/srv/shop/api", "python3", "api"),
+        ("", "/root", "python3", "python3-3102"),
+        ("", "/tmp", "python3", "python3-3102"),
+        ("", "/", "python3", "python3-3102"),
+        ("", "", "", "port-3102"),
+        ("0123456789ab", "/app", "node", "node-3102"),
+    ],
+)
+def test_a_scan_names_services(container: str, cwd: str, process: str, name: str) -> None:
+    socket = Socket("tcp", "::", 3102, process=process, container=container, cwd=cwd)
+    assert [row.name for row in importers.scan([socket]).rows] == [name]

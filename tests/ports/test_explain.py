@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -189,7 +190,7 @@ def test_owner_is_shown_to_callers_who_may_see_the_service(ports: PortManager) -
 def test_a_directory_is_named_only_to_those_who_see_everything(ports: PortManager) -> None:
     with socket.create_server(("127.0.0.1", FIRST)):
         everything, part = explain(ports.context, FIRST), explain(limited("shop").context, FIRST)
-    assert f" in {os.getcwd()} listens on it" in everything.sentence
+    assert f" in {Path.cwd()} listens on it" in everything.sentence
     assert f"(pid {os.getpid()}) listens on it" in part.sentence
     assert part.listener is not None
     assert part.listener.cwd == ""
@@ -199,7 +200,7 @@ def test_a_process_outside_all_ranges_is_named_only_to_those_who_see_everything(
     with socket.create_server(("127.0.0.1", FIRST + 300)):
         everything, part = explain(ports.context, FIRST + 300), explain(limited("shop").context, FIRST + 300)
     assert everything.listener is not None
-    assert f"(pid {os.getpid()}) in {os.getcwd()} listens on it" in everything.sentence
+    assert f"(pid {os.getpid()}) in {Path.cwd()} listens on it" in everything.sentence
     assert part.listener is None
     assert "lies in no range; something listens on it." in part.sentence
     assert part.next_step == everything.next_step

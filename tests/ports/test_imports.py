@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
-from allocations.importers import parse
+from allocations.importers import parse, scan
+from allocations.listeners import listening
 from allocations.models import Event, PortAllocation
-from allocations.ports import PortManager, projects
+from allocations.ports import PortManager, allocations, projects
 from allocations.ports.imports import ImportReport, import_rows
 from allocations.ports.seed import seed
 from tests import make
@@ -300,7 +301,7 @@ class TestCommand:
     @pytest.mark.usefixtures("ports", "listener")
     def test_scan_imports_the_listeners_of_this_host(self) -> None:
         run("import_ports", "--scan")
-        assert any(label.startswith("shop/python") and port == FIRST + 1 for label, port in held())
+        assert any(label.startswith("shop/") and port == FIRST + 1 for label, port in held())
 
     def test_rows_left_out_of_a_file_have_a_line_number(self, seeded: PortManager) -> None:
         out = run("import_ports", str(DATA / "compose.yaml"))[0]
@@ -317,6 +318,26 @@ class TestCommand:
             assert f"port {server.getsockname()[1]} lies in no range" in out
         assert "Line" not in out
         assert {row["line"] for row in result["leftOut"] + result["already"]} == {None}
+
+    def test_many_rows_that_are_alike_are_one_line(self, seeded: PortManager, tmp_path: Path) -> None:
+        rows = "".join(f"service{port},{port}\n" for port in range(40000, 40020))
+        file = tmp_path / "list.csv"
+        file.write_text(f"service,port\n{rows}consilio-api,3150\n")
+        out = run("import_ports", str(file), "--dry-run")[0]
+        assert "20 rows (--verbose lists them)" in out
+        assert out.count("lies in no range") == 1
+        assert "Would be imported" in out
+        out = run("import_ports", str(file), "--verbose")[0]
+        assert out.count("lies in no range") == 20
+        assert out.startswith("Imported")
+
+    def test_a_scan_leaves_what_is_registered(self, seeded: PortManager) -> None:
+        """Also if it would give the service another name."""
+        with socket.create_server(("127.0.0.1", 3150)):
+            allocations.adopt(seeded.context, "consilio", "my-name", port_number=3150)
+            report = import_rows(seeded.context, scan(listening(3150, 3150)))
+        assert [i.allocation.label for i in report.already] == ["consilio/my-name"]
+        assert not report.moved
 
     def test_requires_a_file_or_scan(self) -> None:
         assert run("import_ports")[2] == 1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from typing import Any
 
 from django.core.management import CommandParser
 
 from allocations import importers, listeners, schemas
 from allocations.errors import InvalidValue, PortError
+from allocations.importers import Skipped
 from allocations.management.command import PortCommand
 from allocations.ports.imports import BATCH, ImportedRow, ImportReport, import_rows
 
 NOTHING_IMPORTED, SOME_LEFT_OUT = 1, 2
+MOST_ALIKE = 5  # rows that are left out for one reason and listed one by one
 
 
 class Command(PortCommand):
@@ -24,6 +28,7 @@ class Command(PortCommand):
         parser.add_argument("--scan", action="store_true", help="import what is listening on this host")
         parser.add_argument("--project", help="the project of rows that name none and whose port lies in no range")
         parser.add_argument("--dry-run", action="store_true", help="print the same report, but write nothing")
+        parser.add_argument("--verbose", action="store_true", help="list every row that was left out")
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, **options: Any) -> None:
@@ -34,7 +39,7 @@ class Command(PortCommand):
         if options["json"]:
             self.json(schemas.ImportReport.of(report).dump())
         else:
-            self._print(report)
+            self._print(report, options["verbose"])
         if not (report.imported or report.moved or report.already):
             raise SystemExit(NOTHING_IMPORTED)
         if report.left_out:
@@ -69,17 +74,18 @@ class Command(PortCommand):
         except importers.UnreadableInputError as error:
             raise InvalidValue(f"Nothing was imported: {error}.", field="file") from None
 
-    def _print(self, report: ImportReport) -> None:
+    def _print(self, report: ImportReport, is_verbose: bool) -> None:
         if report.imported:
-            self.print("Imported")
+            self.print("Would be imported" if report.is_dry_run else "Imported")
             self.table(("Port", "Protocol", "Service"), [_columns(i) for i in report.imported], numbers=(0,))
         if moves := _moves(report):
-            self.print("Moves: update the configuration of these services")
+            would = "Would be moved" if report.is_dry_run else "Moves"
+            self.print(f"{would}: update the configuration of these services")
             rows = [(i.old, "→", *_columns(i)) for i in moves]
             self.table(("Old", "", "New", "Protocol", "Service"), rows, numbers=(0, 2))
         if report.left_out:
             self.print("Left out")
-            self._print_left_out(report)
+            self._print_left_out(report, is_verbose)
         would = "would be " if report.is_dry_run else ""
         self.print(
             f"{report.format}: {len(report.imported)} {would}imported, {len(report.moved)} {would}moved, "
@@ -89,12 +95,21 @@ class Command(PortCommand):
             lines = "line is" if report.ignored == 1 else "lines are"
             self.say(f"{report.ignored} {lines} ignored: headings and connections, not listeners.")
 
-    def _print_left_out(self, report: ImportReport) -> None:
+    def _print_left_out(self, report: ImportReport, is_verbose: bool) -> None:
+        """Print the rows that were left out. Many that differ in their ports only are one line, except if verbose."""
+        alike: dict[str, list[Skipped]] = defaultdict(list)
+        for skipped in report.left_out:
+            alike[re.sub(r"\bport \d+ ", "it ", skipped.reason)].append(skipped)
+        rows: list[tuple[object, str, str]] = []
+        for reason, left_out in alike.items():
+            if len(left_out) > MOST_ALIKE and not is_verbose:
+                rows.append(("", reason, f"{len(left_out)} rows (--verbose lists them)"))
+            else:
+                rows += [(skipped.line, skipped.reason, skipped.text) for skipped in left_out]
         if report.has_lines:
-            rows = [(s.line, s.reason, s.text) for s in report.left_out]
             self.table(("Line", "Reason", "Row"), rows, numbers=(0,))
         else:
-            self.table(("Reason", "Row"), [(s.reason, s.text) for s in report.left_out])
+            self.table(("Reason", "Row"), [row[1:] for row in rows])
 
 
 def _moves(report: ImportReport) -> list[ImportedRow]:
