@@ -18,16 +18,20 @@ from .rows import (
 )
 
 PORTS = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?->\d{1,5}(?:-\d{1,5})?/(tcp|udp)")
+HEADER = re.compile(r"\s*CONTAINER ID\s+IMAGE\b")
+HEADING = re.compile(r"[A-Z]+(?: [A-Z]+)*")
 DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^}]*)\}")
 MAX_PORTS_PER_ENTRY = 1000
 
 
 def docker(text: str) -> ParsedInput:
-    """Parse the output of `docker ps --format json`, which is one JSON object per line.
+    """Parse the output of `docker ps`: the table, or with `--format json`, which is one JSON object per line.
 
-    The labels of Compose, if there are any, provide the project and the service.
+    The labels of Compose, which are in the JSON only, provide the project and the service.
     """
     parsed = ParsedInput("docker")
+    if HEADER.match(text):
+        return _docker_table(parsed, text)
     for number, line in numbered_lines(text):
         try:
             container = DECODER.decode(line)
@@ -40,6 +44,30 @@ def docker(text: str) -> ParsedInput:
             parsed.skip(number, line, error)
         except (ValueError, RecursionError):
             parsed.skip(number, line, UnrecognizedLineError("not JSON"))
+    return parsed
+
+
+def _docker_table(parsed: ParsedInput, text: str) -> ParsedInput:
+    """Parse the table of `docker ps`, in which each column begins below its heading."""
+    begins: list[tuple[str, int]] = []
+    for number, line in numbered_lines(text):
+        if HEADER.match(line):
+            begins = [(match[0], match.start()) for match in HEADING.finditer(line)]
+            parsed.ignored += 1
+            continue
+        ends = [begin for _, begin in begins[1:]] + [None]
+        cells = {name: line[begin:end].strip() for (name, begin), end in zip(begins, ends, strict=True)}
+        if not cells.get("NAMES"):
+            parsed.skip(number, line, UnrecognizedLineError("not a line of docker ps: NAMES or PORTS is missing"))
+            continue
+        container = {"Names": cells["NAMES"], "Ports": cells.get("PORTS", ""), "Image": cells.get("IMAGE", "")}
+        try:
+            rows = list(_published_ports(number, container))
+        except RowError as error:
+            parsed.skip(number, line, error)
+            continue
+        parsed.rows += rows
+        parsed.ignored += not rows
     return parsed
 
 

@@ -9,6 +9,7 @@ from .containers import compose, docker
 from .lists import KEYS, csv_list, json_list, yaml_list
 from .rows import MAX_ROWS, ParsedInput, UnreadableInputError
 from .sockets import lsof, netstat, ss
+from .tunnels import cloudflared
 
 FORMATS: dict[str, Callable[[str], ParsedInput]] = {
     "lsof": lsof,
@@ -16,6 +17,7 @@ FORMATS: dict[str, Callable[[str], ParsedInput]] = {
     "netstat": netstat,
     "docker": docker,
     "compose": compose,
+    "cloudflared": cloudflared,
     "json": json_list,
     "yaml": yaml_list,
     "csv": csv_list,

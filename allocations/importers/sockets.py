@@ -118,14 +118,20 @@ def ss(text: str) -> ParsedInput:
 
 
 def netstat(text: str) -> ParsedInput:
-    """Parse the output of `netstat -tulpn`, with or without its header.
+    """Parse the output of netstat, with or without its header: of Linux, macOS and Windows.
 
-    The columns are Proto Recv-Q Send-Q Local Foreign State PID/Program; the State of UDP sockets is blank.
+    On Linux (`netstat -tulpn`), the columns are Proto Recv-Q Send-Q Local Foreign State PID/Program; the State of UDP
+    sockets is blank. On macOS (`netstat -an`), a dot is before the port. On Windows (`netstat -ano`), the columns are
+    Proto Local Foreign State PID.
     """
 
     def parse_line(line: int, words: list[str]) -> Row | None:
         if words[0] in ("Active", "Proto", "Prot"):
             return None
+        if words[0] in ("TCP", "UDP"):
+            return _windows_row(line, words)
+        if re.fullmatch(r"(tcp|udp)(4|6|46)", words[0]) and re.search(r"\.(\d+|\*)$", words[3]):
+            return _macos_row(line, words)
         if not re.fullmatch(r"(tcp|udp)6?", words[0]) or not words[1].isdigit():
             raise UnrecognizedLineError(
                 "not a line of netstat -tulpn: it must begin with tcp or udp, followed by a number"
@@ -141,6 +147,18 @@ def netstat(text: str) -> ParsedInput:
         )
 
     return _parse_table("netstat", text, parse_line)
+
+
+def _windows_row(line: int, words: list[str]) -> Row | None:
+    protocol, local, foreign = words[0].lower(), words[1], words[2]
+    is_listening = words[3] == "LISTENING" if protocol == "tcp" else foreign == "*:*"
+    return Row(line, port=parse_port(local), protocol=protocol) if is_listening else None
+
+
+def _macos_row(line: int, words: list[str]) -> Row | None:
+    protocol, local, foreign = words[0][:3], words[3], words[4]
+    is_listening = words[5:6] == ["LISTEN"] if protocol == "tcp" else foreign == "*.*" and not local.endswith(".*")
+    return Row(line, port=parse_port(":".join(local.rsplit(".", 1))), protocol=protocol) if is_listening else None
 
 
 def scan(sockets: Iterable[ListeningSocket]) -> ParsedInput:

@@ -208,7 +208,7 @@ class TestDetection:
             ("# mine\n\nname: x\n", r"not a list of services.*\(read as yaml"),
             ("Netid State Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n", r"no rows \(ss\)"),
             ("tcp ESTAB 0 0 127.0.0.1:80 127.0.0.1:5000\n", r"no rows \(ss\)"),
-            ("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n", "no rows in any known format"),
+            ("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n", r"no rows \(docker\)"),
             ("Dear Sir,\n", "the header contains the unknown column Dear Sir;"),
         ],
     )
@@ -396,3 +396,50 @@ def test_mixed_lines_raise_no_other_error(lines: list[str], format: str) -> None
 def test_a_scan_names_services(container: str, cwd: str, process: str, name: str) -> None:
     socket = Socket("tcp", "::", 3102, process=process, container=container, cwd=cwd)
     assert [row.name for row in importers.scan([socket]).rows] == [name]
+
+
+@pytest.mark.parametrize("format", ["docker", "auto"])
+def test_table_of_docker_ps(format: str) -> None:
+    parsed = parse((DATA / "docker_table.txt").read_bytes(), format)
+    assert {(r.port, r.protocol, r.name, r.description) for r in parsed.rows} == {
+        (3101, "tcp", "billing-api-1", "billing/api:1.4"),
+        (5433, "tcp", "billing-db-1", "postgres:17"),
+        (5353, "udp", "dns", "coredns/coredns"),
+    }
+    assert (parsed.format, parsed.skipped, parsed.ignored) == ("docker", [], 2)
+
+
+@pytest.mark.parametrize("format", ["netstat", "auto"])
+@pytest.mark.parametrize(
+    ("name", "ports"),
+    [
+        ("netstat_macos.txt", {(3101, "tcp"), (8080, "tcp"), (5433, "tcp"), (5353, "udp")}),
+        ("netstat_windows.txt", {(3101, "tcp"), (5433, "tcp"), (5353, "udp")}),
+    ],
+)
+def test_netstat_of_other_systems(name: str, ports: set[tuple[int, str]], format: str) -> None:
+    parsed = parse((DATA / name).read_bytes(), format)
+    assert {(r.port, r.protocol) for r in parsed.rows} == ports
+    assert (parsed.format, parsed.skipped) == ("netstat", [])
+
+
+@pytest.mark.parametrize("format", ["cloudflared", "auto"])
+def test_configuration_of_cloudflared(format: str) -> None:
+    parsed = parse((DATA / "cloudflared.yml").read_bytes(), format)
+    assert [(r.line, r.name, r.port, r.hostname, r.cloudflare_hostname) for r in parsed.rows] == [
+        (4, "shop", 3101, "localhost", "shop.example.com"),
+        (6, "docs", 3102, "localhost", "*.docs.example.com"),
+        (11, "db", 5432, "db-1.example.com", "db.example.com"),
+    ]
+    assert [(s.line, s.reason) for s in parsed.skipped] == [(15, "http://localhost:99999 has no port from 1 to 65535")]
+    assert parsed.ignored == 2
+
+
+def test_strange_configuration_of_cloudflared() -> None:
+    with pytest.raises(UnreadableInputError, match="no list `ingress`"):
+        parse(b"ingress: 5\n", "cloudflared")
+    rows = b"ingress:\n  - 5\n  - {hostname: a.example.com, service: x://y}\n"
+    assert [s.reason for s in parse(rows, "cloudflared").skipped] == [
+        "not a rule with hostname and service",
+        "x://y has no port",
+    ]
