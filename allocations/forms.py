@@ -19,7 +19,7 @@ from django.forms import BoundField
 
 from . import validators
 from .auth.roles import Caller, Role
-from .errors import PortError
+from .errors import PortError, Stale
 from .models import Mode, PortAllocation, Project, Status
 
 R = TypeVar("R")
@@ -139,6 +139,41 @@ class PortForm(OperationMixin, forms.Form):
             return None
 
 
+class EditingForm(PortForm):
+    """A form that changes something, and refuses to overwrite what somebody else has changed since it was opened.
+
+    Its initial values are those of the moment when it is sent, so they show what it would overwrite.
+    """
+
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def attempt(self, operation: Callable[..., R], *args: Any) -> R | None:
+        def run(*args: Any, version: str, **values: Any) -> R:
+            return operation(*args, expected={version} if version else None, **values)
+
+        return super().attempt(run, *args)
+
+    def add_refusal(self, error: PortError) -> None:
+        if isinstance(error, Stale):
+            self._show_both(error)
+        else:
+            super().add_refusal(error)
+
+    def _show_both(self, error: Stale) -> None:
+        """Show the current values beside those that were entered. Sending the form again replaces them."""
+        self._refusal_status = CONFLICT
+        self.add_error(
+            None, "Somebody has changed this since you opened the form. Save again to replace it with your values."
+        )
+        for name in self.changed_data:
+            if name != "version":
+                current = self[name].initial
+                self.add_error(name, f"It is now: {'empty' if current in (None, '') else current}.")
+        data = self.data.copy()  # type: ignore[attr-defined]
+        data[self.add_prefix("version")] = self.initial.get("version", "")
+        self.data = data
+
+
 # Ports
 
 
@@ -197,7 +232,7 @@ class AdoptForm(DetailsForm, SocketForm):
     port_number = PortField(label="Port")
 
 
-class EditForm(DetailsForm):
+class EditForm(EditingForm, DetailsForm):
     """The name and the details of a service's allocation."""
 
     service_name = _allocation_field("service_name", required=True)
@@ -226,8 +261,10 @@ class ReserveForm(SocketForm):
         return "start_port" if error.field == "port_number" else super().field_for(error)
 
 
-class EditReservationForm(PortForm):
+class EditReservationForm(EditingForm):
     """The note and the expiry of a reservation."""
+
+    field_order = ("description", "expires_at")
 
     description = forms.CharField(label="Note", required=False, widget=_text_area())
     expires_at = ExpiryField(
@@ -266,6 +303,10 @@ class RangeForm(PortForm):
     )
 
 
+class EditRangeForm(EditingForm, RangeForm):
+    """A range that exists."""
+
+
 class NewRangeForm(OperationMixin, forms.Form):
     """The range of a new project, for the dashboard and the admin."""
 
@@ -290,7 +331,7 @@ class ProjectForm(NewRangeForm, PortForm):
     field_order = ("name", "description", *NewRangeForm.base_fields)
 
 
-class EditProjectForm(PortForm):
+class EditProjectForm(EditingForm):
     """The name and the details of a project, and what agents may do in it."""
 
     name = forms.CharField(max_length=255)

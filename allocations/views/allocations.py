@@ -98,7 +98,7 @@ def _edit_form(request: HttpRequest, allocation: PortAllocation) -> PortForm:
     prefix = f"a{allocation.pk}"
     if allocation.status == Status.RESERVED:
         expires_at = f"{allocation.expires_at:%Y-%m-%dT%H:%M%z}" if allocation.expires_at else ""
-        initial = {"description": allocation.description, "expires_at": expires_at}
+        initial = {"description": allocation.description, "expires_at": expires_at, "version": allocation.version}
         return EditReservationForm(form_data(request), initial=initial, prefix=prefix)
     return EditForm(
         form_data(request), initial={name: getattr(allocation, name) for name in EditForm.base_fields}, prefix=prefix

@@ -177,7 +177,7 @@ def add(request: HttpRequest) -> HttpResponseBase:
 def edit(request: HttpRequest, name: str) -> HttpResponseBase:
     """Edit the name and the details of a project."""
     project = _get(request, name)
-    form = EditProjectForm(form_data(request), initial=model_to_dict(project))
+    form = EditProjectForm(form_data(request), initial={**model_to_dict(project), "version": project.version})
     if request.method == "POST":
         edited = form.attempt(projects.update, context_of(request), name)
         if edited is not None:

@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from allocations.auth.roles import Role
 from allocations.errors import PortError
-from allocations.forms import RangeForm, project_names
+from allocations.forms import EditRangeForm, RangeForm, project_names
 from allocations.models import PortRange
 from allocations.pages import (
     FORM_METHODS,
@@ -47,8 +47,8 @@ def add(request: HttpRequest) -> HttpResponseBase:
 def edit(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """Edit a range. It must still contain its held ports, and must not overlap another range."""
     port_range = ranges.get(context_of(request), pk)
-    initial = {name: getattr(port_range, name) for name in RangeForm.base_fields}
-    form = RangeForm(form_data(request), initial=initial | {"project": port_range.project.name})
+    initial = {name: getattr(port_range, name) for name in EditRangeForm.base_fields}
+    form = EditRangeForm(form_data(request), initial=initial | {"project": port_range.project.name})
     if request.method == "POST":
         edited = form.attempt(ranges.update, context_of(request), pk)
         if edited is not None:
