@@ -14,6 +14,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
+from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
@@ -21,7 +22,7 @@ from django.views.decorators.http import require_http_methods
 
 from .auth.lookup import caller_for_user
 from .auth.roles import Caller, Role
-from .errors import NotFound, PortError, Unavailable
+from .errors import NotFound, NotPermitted, PortError, Unavailable
 from .ports import Context, db_errors
 from .ports.rate_limits import count_request
 
@@ -170,6 +171,18 @@ def error_page(request: HttpRequest, error: PortError) -> HttpResponse:
     for name, value in error.headers.items():
         response[name] = value
     return response
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Return the page for a form whose token is not that of the browser's cookie, and give htmx a fresh token.
+
+    It happens to honest people: somebody has logged in again in another tab, or has deleted the cookies.
+    """
+    sentence = "This page was older than your login, so nothing was changed."
+    if wants_fragment(request):
+        request.fresh_token = get_token(request)  # type: ignore[attr-defined]
+        return error_page(request, NotPermitted(f"{sentence} Send the form again."))
+    return error_page(request, NotPermitted(f"{sentence} Go back, reload the page, and send the form again."))
 
 
 def closing_connection(handler: Callable[[HttpRequest, Exception], HttpResponse]) -> Callable[..., HttpResponse]:

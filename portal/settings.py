@@ -132,6 +132,7 @@ CONTENT_SECURITY_POLICY = {
 # Cookies are shared by all ports of a host, so two Portals on one machine would log out each other's users.
 SESSION_COOKIE_NAME = f"portal_session_{PORTAL_PORT}"
 CSRF_COOKIE_NAME = f"portal_csrf_{PORTAL_PORT}"
+CSRF_FAILURE_VIEW = "allocations.pages.csrf_failure"
 SESSION_COOKIE_AGE = 7 * 24 * 3600
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [

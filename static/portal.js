@@ -98,6 +98,10 @@
   // Show the dialog as soon as htmx has put a form into it, and close it when the form has been accepted.
   document.addEventListener("htmx:after:swap", (event) => {
     prepareMaps();
+    // A form that was refused because its token was old can be sent again.
+    const fresh = document.getElementById("fresh-token");
+    for (const field of fresh ? document.querySelectorAll("[name=csrfmiddlewaretoken]") : []) field.value = fresh.value;
+    fresh?.remove();
     const { sourceElement, response } = event.detail.ctx;
     const accepted = response?.status < 400;
     // A morph keeps the values of the fields, so reset the form once it has been accepted.

@@ -59,6 +59,22 @@ def test_a_refusal_is_shown_beside_its_field(opened: Opened, complaints: Complai
     expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
 
 
+def test_a_form_with_an_old_token_stays_and_can_be_sent_again(opened: Opened, complaints: Complaints) -> None:
+    complaints.expected = {403}
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").fill("worker")
+    (cookie,) = [cookie for cookie in page.context.cookies() if "csrf" in cookie["name"]]
+    page.context.add_cookies([{**cookie, "value": "x" * 32}])  # as if somebody had logged in again in another tab
+    button = page.get_by_role("button", name="Allocate", exact=True)
+    button.click()
+    expect(page.get_by_text("This page was older than your login, so nothing was changed.")).to_be_visible()
+    expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
+    button.click()
+    expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
+    assert PortAllocation.objects.filter(service_name="worker").count() == 1
+
+
 def test_a_free_cell_fills_in_its_port(opened: Opened) -> None:
     page = opened("operator")
     page.goto("/projects/shop")

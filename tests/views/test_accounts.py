@@ -41,3 +41,13 @@ def test_htmx_reloads_the_page_after_the_session_has_ended(client: Client) -> No
     response = client.get("/", headers=HTMX, follow=True)
     assert response["HX-Refresh"] == "true"
     assert not response.content
+
+
+@pytest.mark.parametrize("headers", [{}, HTMX])
+def test_a_form_without_a_token_is_refused_in_words(operator: Client, headers: dict[str, str]) -> None:
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = operator.cookies
+    response = strict.post("/projects/shop/allocate", {"service_name": "x"}, headers=headers)
+    assert response.status_code == 403
+    assert "This page was older than your login, so nothing was changed." in response.content.decode()
+    assert ('id="fresh-token"' in response.content.decode()) == bool(headers)
