@@ -185,14 +185,13 @@ class TestReleasingAPart:
         reserved = reserve(ports, 0, 9)
         release(ports, 3, 4)
         reservations.release(ports.context, "shop", FIRST, FIRST + 9)
-        assert history() == [
+        assert history()[:4] == [
             "reserved 0-9/tcp",
             "updated 0-9/tcp",  # it has 5-9 from now on
             "updated 0-2/tcp",
             "released 3-4/tcp",
-            "released 0-2/tcp",
-            "released 5-9/tcp",
         ]
+        assert set(history()[4:]) == {"released 0-2/tcp", "released 5-9/tcp"}
         assert not Event.objects.filter(subject="allocation").exists()
         assert Event.objects.about(reserved[9].pk).count() == 3  # reserved, shrunk and released
 
