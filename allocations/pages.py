@@ -178,11 +178,12 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
     It happens to honest people: somebody has logged in again in another tab, or has deleted the cookies.
     """
-    sentence = "This page was older than your login, so nothing was changed."
-    if wants_fragment(request):
-        request.fresh_token = get_token(request)  # type: ignore[attr-defined]
-        return error_page(request, NotPermitted(f"{sentence} Send the form again."))
-    return error_page(request, NotPermitted(f"{sentence} Go back, reload the page, and send the form again."))
+    if not wants_fragment(request):
+        return render(request, "403_csrf.html", {"caller": getattr(request, "caller", None)}, status=403)
+    request.fresh_token = get_token(request)  # type: ignore[attr-defined]
+    return error_page(
+        request, NotPermitted("This page was older than your login, so nothing was changed. Send it again.")
+    )
 
 
 def closing_connection(handler: Callable[[HttpRequest, Exception], HttpResponse]) -> Callable[..., HttpResponse]:

@@ -68,7 +68,9 @@ def test_a_form_with_an_old_token_stays_and_can_be_sent_again(opened: Opened, co
     page.context.add_cookies([{**cookie, "value": "x" * 32}])  # as if somebody had logged in again in another tab
     button = page.get_by_role("button", name="Allocate", exact=True)
     button.click()
-    expect(page.get_by_text("This page was older than your login, so nothing was changed.")).to_be_visible()
+    expect(
+        page.get_by_text("This page was older than your login, so nothing was changed. Send it again.")
+    ).to_be_visible()
     expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
     button.click()
     expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
