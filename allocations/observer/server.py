@@ -60,7 +60,7 @@ class Observer(socketserver.ThreadingUnixStreamServer):
         Path(SOCKET).chmod(0o660)
 
     def serve_until_orphaned(self, parent: int) -> None:
-        """Answer requests as long as this process has that parent; 0 means for ever."""
+        """Answer requests as long as this process has that parent; 0 means forever."""
         while parent in (0, os.getppid()):
             self.handle_request()
 

@@ -14,6 +14,7 @@ from allocations import importers
 from allocations.importers import FORMATS, UnreadableInputError, parse, positions, read_source
 from allocations.listeners import Socket
 
+HOME = "/home"  # where people have their directories
 DATA = Path(__file__).parent.parent / "data" / "import"
 Services = set[tuple[int | None, str, str]]
 
@@ -383,8 +384,8 @@ def test_mixed_lines_raise_no_other_error(lines: list[str], format: str) -> None
         ("containerd.service", "/srv/shop", "node", "shop"),
         ("user@1000.service", "/srv/Shop Front", "node", "shop-front"),
         ("ssh.service", "/", "sshd", "ssh"),
-        ("ssh.service", "/home/anna/shop", "node", "shop"),
-        ("ssh.service", "/home/anna", "node", "node-3102"),
+        ("ssh.service", f"{HOME}/anna/shop", "node", "shop"),
+        ("ssh.service", f"{HOME}/anna", "node", "node-3102"),
         ("", "/srv/shop/api", "python3", "api"),
         ("", "/root", "python3", "python3-3102"),
         ("", "/tmp", "python3", "python3-3102"),

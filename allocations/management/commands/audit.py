@@ -46,14 +46,10 @@ class Command(PortCommand):
         report = self._audit(options)
         if options["restart"] and report.conflicts and self._restarted(report):
             report = self._audit(options)
-        new, solved = self._changes(report, options) if options["quiet"] else ([], [])
-        if options["json"] and (new or solved or not options["quiet"]):
+        if options["quiet"]:
+            self._print_changes(report, options)
+        elif options["json"]:
             self.json(schemas.Audit.of(report).dump())
-        elif options["quiet"]:
-            for sentence in new:
-                self.print(f"New: {sentence}")
-            for sentence in solved:
-                self.print(f"Solved: {sentence}")
         else:
             self._print(report)
         if not report.is_healthy:
@@ -72,8 +68,15 @@ class Command(PortCommand):
                 self.context, options["project"], hostname=options["hostname"], record=not options["no_record"]
             )
 
-    def _changes(self, report: AuditReport, options: dict[str, Any]) -> tuple[list[str], list[str]]:
-        return audits.changes(self.context, report, options["project"], options["hostname"])
+    def _print_changes(self, report: AuditReport, options: dict[str, Any]) -> None:
+        """Print what has changed since the last quiet audit with the same filters, or the whole report as JSON."""
+        new, solved = audits.changes(self.context, report, options["project"], options["hostname"])
+        if options["json"] and (new or solved):
+            self.json(schemas.Audit.of(report).dump())
+            return
+        for heading, sentences in (("New", new), ("Solved", solved)):
+            for sentence in sentences:
+                self.print(f"{heading}: {sentence}")
 
     def _restarted(self, report: AuditReport) -> bool:
         """Restart the services that are down and have a command; return whether any was restarted."""
