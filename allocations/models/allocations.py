@@ -277,9 +277,10 @@ class PortAllocation(models.Model):
 
     @property
     def last_port(self) -> int | None:
-        """Return the last port of a block of reserved ports, or None if there is only one port."""
+        """Return the last port of the block of reserved ports that begins here, or None if there is none."""
         block = self.reservation
-        return block.end_port if block and block.end_port != block.start_port else None
+        is_first = block is not None and block.start_port == self.port_number
+        return block.end_port if block and is_first and block.end_port != block.start_port else None
 
     @property
     def address(self) -> str:

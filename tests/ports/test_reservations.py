@@ -236,6 +236,7 @@ class TestDoors:
         operator = ApiClient(make_token(ports, "operator"))
         items = operator("GET", "/api/ports?project=shop").json()["items"]
         assert [(item["port"], item.get("lastPort")) for item in items] == [(FIRST, FIRST + 9), (FIRST + 50, None)]
+        assert "lastPort" not in operator("GET", f"/api/ports/{block[5].pk}").json(), "the block does not begin here"
         part = operator("DELETE", f"/api/ports/{block[5].pk}?ports={FIRST + 3}-{FIRST + 4}")
         assert (part.json()["port"], part.json()["lastPort"]) == (FIRST + 3, FIRST + 4)
         assert blocks() == {(0, 2), (5, 9)}
