@@ -15,13 +15,13 @@ from .rows import (
     UnrecognizedLineError,
     excerpt,
     numbered_lines,
+    port_span,
 )
 
 PORTS = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?->\d{1,5}(?:-\d{1,5})?/(tcp|udp)")
 HEADER = re.compile(r"\s*CONTAINER ID\s+IMAGE\b")
 HEADING = re.compile(r"[A-Z]+(?: [A-Z]+)*")
 DEFAULT = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*:?-([^}]*)\}")
-MAX_PORTS_PER_ENTRY = 1000
 
 
 def docker(text: str) -> ParsedInput:
@@ -79,7 +79,7 @@ def _published_ports(number: int, container: dict[str, Any]) -> Iterator[Row]:
         published = PORTS.fullmatch(entry.strip())
         if not published:
             continue  # the port is only exposed to other containers
-        for port in _port_span(published[1], published[2] or published[1]):
+        for port in port_span(published[1], published[2] or published[1]):
             if (port, published[3]) not in ports:  # IPv4 and IPv6 are listed separately
                 ports.add((port, published[3]))
                 yield Row(
@@ -149,12 +149,5 @@ def _compose_ports(entry: Any) -> Iterator[tuple[int, str]]:
     match = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", published)
     if not match:
         raise RowError(f"{excerpt(published)} is not a port")
-    for port in _port_span(match[1], match[2] or match[1]):
+    for port in port_span(match[1], match[2] or match[1]):
         yield port, protocol
-
-
-def _port_span(first: str, last: str) -> range:
-    ports = range(int(first), int(last) + 1)
-    if not ports or ports[0] < 1 or ports[-1] > 65535 or len(ports) > MAX_PORTS_PER_ENTRY:
-        raise RowError(f"{first}-{last} is not a span of at most {MAX_PORTS_PER_ENTRY} ports between 1 and 65535")
-    return ports

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from .caddy import caddyfile
 from .containers import compose, docker
 from .lists import KEYS, csv_list, json_list, yaml_list
+from .nginx import nginx
 from .rows import MAX_ROWS, ParsedInput, UnreadableInputError
 from .sockets import lsof, netstat, ss
 from .tunnels import cloudflared
@@ -18,12 +20,15 @@ FORMATS: dict[str, Callable[[str], ParsedInput]] = {
     "docker": docker,
     "compose": compose,
     "cloudflared": cloudflared,
+    "nginx": nginx,
+    "caddyfile": caddyfile,
     "json": json_list,
     "yaml": yaml_list,
     "csv": csv_list,
 }
 # How an input of each format begins. If an input can't be parsed, the first match decides which error to report.
 BEGINNINGS = {
+    "nginx": re.compile(r"(?:\s*#.*\n)*\s*(?:server|http|stream|upstream|user|events|worker_processes)\b[^:\n]*[{;]"),
     "json": re.compile(r"\s*[\[{]"),
     "yaml": re.compile(r"(?:[ \t]*(?:#.*)?\n)*(?:---|- |[\w.-]+:(?:\s|\Z))"),
     "csv": re.compile(rf"[^\n]*[,;]|\s*(?:{'|'.join(KEYS)})\s*$", re.MULTILINE),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 MAX_EXCERPT_LENGTH = 160
 MAX_ROWS = 100_000
+MAX_PORTS_PER_ENTRY = 1000
 
 
 class UnreadableInputError(ValueError):
@@ -133,3 +134,15 @@ def parse_port(address: str) -> int:
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise RowError(f"{excerpt(address)} has no port from 1 to 65535")
     return int(port)
+
+
+def port_span(first: str, last: str) -> range:
+    """Return the ports of a span such as `3000-3003`.
+
+    Raises:
+        RowError: the span isn't one of 1 to MAX_PORTS_PER_ENTRY ports between 1 and 65535.
+    """
+    ports = range(int(first), int(last) + 1)
+    if not ports or ports[0] < 1 or ports[-1] > 65535 or len(ports) > MAX_PORTS_PER_ENTRY:
+        raise RowError(f"{first}-{last} is not a span of at most {MAX_PORTS_PER_ENTRY} ports between 1 and 65535")
+    return ports

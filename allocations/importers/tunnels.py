@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from .positions import ListWithLines, load_yaml
-from .rows import ParsedInput, Row, RowError, UnreadableInputError, excerpt
-
-THIS_HOST = {"localhost", "127.0.0.1", "::1", "0.0.0.0"}  # noqa: S104 as people write it
+from .rows import ParsedInput, Row, RowError, UnreadableInputError
+from .upstreams import Site, parse_upstreams
 
 
 def cloudflared(text: str) -> ParsedInput:
@@ -22,39 +21,20 @@ def cloudflared(text: str) -> ParsedInput:
     parsed = ParsedInput("cloudflared")
     for line, rule in content["ingress"].with_lines():
         try:
-            row = _row(line, rule)
+            rows = _rows(line, rule)
         except RowError as error:
             parsed.skip(line, str(rule), error)
             continue
-        if row is None:
-            parsed.ignored += 1
-        else:
-            parsed.rows.append(row)
+        parsed.rows += rows
+        parsed.ignored += not rows
     return parsed
 
 
-def _row(line: int, rule: Any) -> Row | None:
+def _rows(line: int, rule: Any) -> list[Row]:
     if not isinstance(rule, dict) or "service" not in rule:
         raise RowError("not a rule with hostname and service")
     name, address = str(rule.get("hostname", "")), str(rule["service"])
     if not name or "://" not in address:  # the last rule, such as http_status:404, and services of cloudflared itself
-        return None
-    try:
-        place = urlsplit(address)
-        port = place.port
-    except ValueError:
-        raise RowError(f"{excerpt(address)} has no port from 1 to 65535") from None
-    if place.scheme == "unix" or place.scheme.startswith("unix+"):
-        return None
-    port = port or {"http": 80, "https": 443, "ssh": 22}.get(place.scheme)
-    if port is None:
-        raise RowError(f"{excerpt(address)} has no port")
-    host = place.hostname or "localhost"
-    return Row(
-        line,
-        service=name.removeprefix("*.").partition(".")[0].lower(),
-        port=port,
-        hostname="localhost" if host in THIS_HOST else host,
-        cloudflare_hostname=name,
-        service_is_hint=True,
-    )
+        return []
+    rows = Site(name).rows(line, list(parse_upstreams(address)))
+    return [replace(row, description="", cloudflare_hostname=name) for row in rows]

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -444,3 +445,107 @@ def test_strange_configuration_of_cloudflared() -> None:
         "not a rule with hostname and service",
         "x://y has no port",
     ]
+
+
+@pytest.mark.parametrize("format", ["nginx", "auto"])
+def test_configuration_of_nginx(format: str) -> None:
+    parsed = parse((DATA / "nginx.conf").read_bytes(), format)
+    assert [(r.line, r.name, r.port, r.protocol, r.hostname, r.description) for r in parsed.rows] == [
+        (14, "nginx-80", 80, "tcp", "localhost", ""),
+        (20, "nginx-443", 443, "tcp", "localhost", ""),
+        (21, "nginx-8443", 8443, "tcp", "localhost", ""),
+        (23, "shop", 3101, "tcp", "localhost", "www.shop.example.com/"),
+        (25, "shop-api-v2", 3102, "tcp", "localhost", "www.shop.example.com/api/v2/"),
+        (28, "shop-jobs-3103", 3103, "tcp", "localhost", "www.shop.example.com/jobs"),
+        (28, "shop-jobs-3104", 3104, "tcp", "localhost", "www.shop.example.com/jobs"),
+        (30, "shop-elsewhere", 50051, "tcp", "10.0.0.5", "www.shop.example.com/elsewhere"),
+        (34, "port-3105", 3105, "tcp", "localhost", ""),
+        (37, "nginx-5353", 5353, "udp", "localhost", ""),
+        (37, "port-3106", 3106, "udp", "localhost", ""),
+        (38, "nginx-4000", 4000, "tcp", "localhost", ""),
+        (38, "nginx-4001", 4001, "tcp", "localhost", ""),
+        (38, "nginx-4002", 4002, "tcp", "localhost", ""),
+        (38, "port-3107", 3107, "tcp", "localhost", ""),
+    ]
+    assert [(s.line, s.reason) for s in parsed.skipped] == [
+        (31, "the address is a variable"),
+        (32, "the upstream missing is not in this input: `nginx -T` prints all files"),
+    ]
+
+
+@pytest.mark.parametrize("format", ["caddyfile", "auto"])
+def test_caddyfile(format: str) -> None:
+    """`caddy adapt` finds the same ports in this file."""
+    parsed = parse((DATA / "Caddyfile").read_bytes(), format)
+    assert [(r.line, r.name, r.port, r.hostname, r.description) for r in parsed.rows] == [
+        (12, "caddy-443", 443, "localhost", ""),
+        (17, "shop-api", 3102, "localhost", "shop.example.com/api/"),
+        (19, "shop-ws", 3103, "localhost", "shop.example.com"),
+        (24, "shop", 3101, "localhost", "shop.example.com"),
+        (31, "caddy-8080", 8080, "localhost", ""),
+        (32, "docs", 3104, "localhost", "docs.example.com"),
+        (41, "caddy-8081", 8081, "localhost", ""),
+        (9, "port-3108", 3108, "localhost", ""),
+        (9, "port-3109", 3109, "localhost", ""),
+        (44, "port-3110", 3110, "localhost", ""),
+        (44, "port-3111", 3111, "localhost", ""),
+        (45, "port-80", 80, "10.0.0.5", ""),
+    ]
+    assert [(s.line, s.reason) for s in parsed.skipped] == [(43, "{$MISSING} is a variable without a default")]
+
+
+def test_caddyfile_of_one_site_without_braces() -> None:
+    parsed = parse(b"example.com\n\nreverse_proxy localhost:3000\n")
+    assert [(r.name, r.port) for r in parsed.rows] == [("caddy-443", 443), ("example", 3000)]
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "message"),
+    [
+        ("nginx", "server { listen 80;", 'line 1: unexpected end of file, expecting "}"'),
+        ("auto", "server {\n  listen 80;\n}\n}", r'line 4: unexpected "}"'),
+        ("nginx", "worker_processes 4;", "neither `listen` nor `proxy_pass`"),
+        ("caddyfile", "a {\n", "the block of line 1 is not closed"),
+        ("caddyfile", "}\n", "line 1 closes a block that is not open"),
+        ("caddyfile", "Dear diary\n", "no site has"),
+    ],
+    ids=str,
+)
+def test_strange_configuration_of_a_proxy(format: str, text: str, message: str) -> None:
+    with pytest.raises(UnreadableInputError, match=message):
+        parse(text.encode(), format)
+
+
+@pytest.mark.parametrize("format", ["nginx", "caddyfile"])
+def test_deep_configuration_of_a_proxy(format: str) -> None:
+    with pytest.raises(UnreadableInputError, match="nested too deeply"):
+        parse(b"a {\n" * 5000 + b"\n}" * 5000, format)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("server { listen 99999; }", ":99999 has no port from 1 to 65535"),
+        ("server { listen 80-70000; }", "80-70000 is not a span of at most 1000 ports between 1 and 65535"),
+        ("server { listen $port; }", "the address is a variable"),
+        ("server { location / { proxy_pass http://localhost:99999; } }", "http://localhost:99999 has no port"),
+        ("a.com {\n reverse_proxy localhost:99999\n}", "localhost:99999 has no port from 1 to 65535"),
+        (":99999 {\n respond x\n}", ":99999 has no port from 1 to 65535"),
+        ("{$SITE} {\n respond x\n}", r"\{\$SITE\} is a variable without a default"),
+    ],
+    ids=str,
+)
+def test_proxy_without_a_usable_port(text: str, reason: str) -> None:
+    assert re.match(reason, parse(text.encode()).skipped[0].reason)
+
+
+def test_nginx_reads_no_other_file(tmp_path: Path) -> None:
+    other = tmp_path / "other.conf"
+    other.write_text("server { listen 3999; }")
+    parsed = parse(f"include {other};\nserver {{ listen 3000; }}\n".encode(), "nginx")
+    assert [row.port for row in parsed.rows] == [3000]
+
+
+def test_snippets_that_import_each_other() -> None:
+    text = b"(a) {\n import b\n}\n(b) {\n import a\n reverse_proxy localhost:3000\n}\nx.com {\n import a\n}\n"
+    assert [row.name for row in parse(text).rows] == ["caddy-443", "x"]
