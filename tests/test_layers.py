@@ -19,7 +19,7 @@ LAYERS = [
     {"auth.roles", "auth.tokens", "auth"},
     {"models"},
     {"migrations"},
-    {"allocation_spec", "listeners", "probes", "restarts", "runner", "observer"},
+    {"allocation_spec", "containers", "listeners", "probes", "restarts", "runner", "observer"},
     {"audit", "importers", "portmap"},
     {"sql"},
     {"auth.lookup", "auth.authentication"},

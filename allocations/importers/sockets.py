@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Protocol
+from typing import Protocol
 
 from .rows import ParsedInput, Row, RowError, UnrecognizedLineError, numbered_lines, parse_port
 
@@ -48,6 +49,21 @@ class ListeningSocket(Protocol):
     def container(self) -> str: ...
     @property
     def cwd(self) -> str: ...
+
+
+class RunningContainer(Protocol):
+    """The attributes of allocations.containers.Container that a scan needs."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def project(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def image(self) -> str: ...
+    @property
+    def published(self) -> frozenset[tuple[int, str]]: ...
 
 
 def _parse_table(name: str, text: str, parse_line: LineParser) -> ParsedInput:
@@ -161,15 +177,38 @@ def _macos_row(line: int, words: list[str]) -> Row | None:
     return Row(line, port=parse_port(":".join(local.rsplit(".", 1))), protocol=protocol) if is_listening else None
 
 
-def scan(sockets: Iterable[ListeningSocket]) -> ParsedInput:
-    """Return one row for each port and protocol on which a socket is listening."""
+def scan(sockets: Iterable[ListeningSocket], containers: Iterable[RunningContainer] = ()) -> ParsedInput:
+    """Return one row for each port and protocol on which a socket is listening.
+
+    Args:
+        sockets: what is listening.
+        containers: the containers that are running. A port that one has published, or on which a process in it is
+            listening, is named after it. A port published without a socket, by rules of the firewall alone, is a row.
+    """
     parsed = ParsedInput("scan", has_lines=False)
-    ports: set[tuple[int, str]] = set()
-    for number, socket in enumerate(sockets, start=1):
-        if (socket.port, socket.protocol) not in ports:
-            ports.add((socket.port, socket.protocol))
-            place: dict[str, Any] = {"port": socket.port, "protocol": socket.protocol, "process": socket.process}
-            parsed.rows.append(Row(number, _service_of(socket), **place, service_is_hint=True))
+    containers = list(containers)
+    by_id = {container.id: container for container in containers}
+    by_port = {place: container for container in containers for place in sorted(container.published)}
+    by_place: dict[tuple[int, str], ListeningSocket] = {}
+    for listener in sockets:
+        by_place.setdefault((listener.port, listener.protocol), listener)
+    for number, place in enumerate(sorted({*by_port, *by_place}), start=1):
+        socket = by_place.get(place)
+        container = by_port.get(place) or (by_id.get(socket.container) if socket else None)
+        row = Row(number, port=place[0], protocol=place[1], service_is_hint=True)
+        if container:
+            parsed.rows.append(
+                replace(
+                    row,
+                    service=_name(container.service),
+                    project=container.project or None,
+                    project_is_hint=True,
+                    description=container.image[:500],
+                    process="docker",
+                )
+            )
+        elif socket:
+            parsed.rows.append(replace(row, service=_service_of(socket), process=socket.process))
     return parsed
 
 

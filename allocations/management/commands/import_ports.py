@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management import CommandParser
 
-from allocations import importers, listeners, schemas
+from allocations import containers, importers, listeners, schemas
 from allocations.errors import InvalidValue, PortError
 from allocations.importers import Skipped
 from allocations.management.command import PortCommand
@@ -68,11 +68,21 @@ class Command(PortCommand):
         if options["scan"]:
             if reason := listeners.why_processes_are_unknown():
                 self.say(f"Only the names of your own processes are known: {reason}.")
-            return importers.scan(listeners.listening())
+            return importers.scan(listeners.listening(), self._containers())
         try:
             return importers.parse(importers.read_source(options["file"]), options["format"])
         except importers.UnreadableInputError as error:
             raise InvalidValue(f"Nothing was imported: {error}.", field="file") from None
+
+    def _containers(self) -> list[containers.Container]:
+        """Return the containers on this machine. Say which engines could not be asked."""
+        running: list[containers.Container] = []
+        for path in containers.sockets():
+            try:
+                running += containers.running(path)
+            except containers.EngineUnavailable as error:
+                self.say(f"The names of containers are not known: {error}. Root may ask, for example with sudo.")
+        return running
 
     def _print(self, report: ImportReport, is_verbose: bool) -> None:
         if report.imported:
