@@ -1,4 +1,4 @@
-"""Checks of `manage.py check --deploy`."""
+"""Checks of `./manage.py check --deploy`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_limits(app_configs: Any, **options: Any) -> list[CheckMessage]:
     return [
         Warning(
             "The database ends no statement of Portal, however long it takes, because statement_timeout is 0.",
-            hint="Run `manage.py migrate`, which sets the limits of the role that serves, and leave `options` out of "
+            hint="Run `./manage.py migrate`, which sets the limits of the role that serves, and leave `options` out of "
             "DATABASE_URL.",
             id="portal.W002",
         )

@@ -22,7 +22,7 @@ from .responses import FieldError
 
 DESCRIPTION = (
     "Ports for services, from a registry that never assigns one twice.\n\n"
-    "Send Authorization: Bearer ptl_… with a token from the page Tokens or from manage.py create_token. Names are "
+    "Send Authorization: Bearer ptl_… with a token from the page Tokens or from `./manage.py create_token`. Names are "
     "camelCase, integers are JSON integers, and unknown fields and parameters are refused by name. Lists come in "
     "pages: follow next, or the Link header. Errors are problems as in RFC 9457: rely on their code."
 )

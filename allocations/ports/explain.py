@@ -232,7 +232,7 @@ def _about_range(
     if is_listening:
         return (
             f"lies in {where} and no service holds it",
-            f"If it is yours, adopt it: manage.py allocate {project} SERVICE --port {port}{flag} --adopt. "
+            f"If it is yours, adopt it: ./manage.py allocate {project} SERVICE --port {port}{flag} --adopt. "
             "Otherwise ask for another port.",
         )
     if is_other_used:  # most programs expect a number to be theirs for both

@@ -311,7 +311,7 @@ class TestNoBackupNoMigration:
         assert done.returncode == 2
         assert re.fullmatch(
             "The database was not migrated, because the backup before it failed: .*"
-            f"{reason}.*; `manage.py migrate --no-backup` goes on without one.\n",
+            f"{reason}.*; `./manage.py migrate --no-backup` goes on without one.\n",
             done.stderr,
         )
         assert (old.rows(), old.schema()) == before
@@ -320,7 +320,7 @@ class TestNoBackupNoMigration:
         self.refused(old, "pg_dump is not installed", PATH="/nowhere")
         done = old.manage("up", PATH="/nowhere")
         assert (done.returncode, done.stderr.splitlines()[0]) == (1, "Setting up the database …")
-        assert "`manage.py migrate --no-backup` goes on without one." in done.stderr.splitlines()[1]
+        assert "`./manage.py migrate --no-backup` goes on without one." in done.stderr.splitlines()[1]
 
         done = old.manage("migrate", "--no-backup", "-v", "0", PATH="/nowhere")
 
@@ -345,10 +345,10 @@ STATES = {
     "unknown": (["0001_start"], "newer one, because 0001_start is not a migration of this one"),
     "before the last": (
         OLD[:9],
-        "is at 0009_canonical_hosts: first run `manage.py migrate` of Portal's commit 1f39b2f",
+        "is at 0009_canonical_hosts: first run `./manage.py migrate` of Portal's commit 1f39b2f",
     ),
-    "in the middle": (OLD[:7], "is at 0007_agents: first run `manage.py migrate` of Portal's commit 1f39b2f"),
-    "at the first": (OLD[:1], "is at 0001_registry: first run `manage.py migrate` of Portal's commit 1f39b2f"),
+    "in the middle": (OLD[:7], "is at 0007_agents: first run `./manage.py migrate` of Portal's commit 1f39b2f"),
+    "at the first": (OLD[:1], "is at 0001_registry: first run `./manage.py migrate` of Portal's commit 1f39b2f"),
     "with a gap": ([*OLD[:3], *OLD[5:]], "names 0010_last_admin and not 0004_roles"),
     "without the replaced": (NEW, "names 0002_functions and not 0001_registry"),
     "with some of the replaced": ([*OLD[:7], *NEW], "and not 0008_one_name_a_host"),

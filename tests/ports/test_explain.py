@@ -64,9 +64,9 @@ def test_proposed_command_names_the_protocol(ports: PortManager) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", FIRST + 2))
         told = explain(ports.context, FIRST + 2, protocol="udp")
-        command = f"manage.py allocate shop SERVICE --port {FIRST + 2} --protocol udp --adopt"
+        command = f"./manage.py allocate shop SERVICE --port {FIRST + 2} --protocol udp --adopt"
         assert command in told.next_step
-        out, _, status = run(*command.removeprefix("manage.py ").replace("SERVICE", "dns").split())
+        out, _, status = run(*command.removeprefix("./manage.py ").replace("SERVICE", "dns").split())
     assert (out, status) == (f"{FIRST + 2}\n", 0)
     assert explain(ports.context, FIRST + 2, protocol="udp").allocation is not None
 

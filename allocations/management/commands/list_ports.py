@@ -45,4 +45,4 @@ class Command(PortCommand):
         elif cells:
             self.table(headings, cells, numbers=(0, headings.index("Instance")))
         else:
-            self.say("Nothing is held here yet: `manage.py allocate PROJECT SERVICE` gives a service its port.")
+            self.say("Nothing is held here yet: `./manage.py allocate PROJECT SERVICE` gives a service its port.")

@@ -64,7 +64,7 @@ class Command(HelpfulCommand, migrate.Command):
         except ImproperlyConfigured as error:
             raise ImproperlyConfigured(
                 f"The database was not migrated, because the backup before it failed: {str(error).rstrip('.')}; "
-                "`manage.py migrate --no-backup` goes on without one."
+                "`./manage.py migrate --no-backup` goes on without one."
             ) from error
         self.stderr.write(f"Wrote a backup to {file} before migrating.", lambda line: line)
 
@@ -108,7 +108,7 @@ def refusal(applied: Collection[str], replaced: Sequence[str], own: Sequence[str
             return None
     elif sorted(names) == list(replaced[: len(names)]):
         return (
-            f"This database was written by an older Portal and is at {max(names)}: first run `manage.py migrate` of "
+            f"This database was written by an older Portal and is at {max(names)}: first run `./manage.py migrate` of "
             f"Portal's commit {LAST_OF_THE_REPLACED}, which brings it to {replaced[-1]}, and then start this Portal "
             "again; nothing was changed."
         )

@@ -70,4 +70,4 @@ class Command(PortCommand):
         if rows:
             self.table(HEADINGS, rows, numbers=(2, 3, 4, 5))
         else:
-            self.say("There is no project yet: `manage.py add_project NAME` adds one with a range.")
+            self.say("There is no project yet: `./manage.py add_project NAME` adds one with a range.")
