@@ -6,7 +6,7 @@ import re
 import socket
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from allocations.auth.lookup import caller_for_token
 from allocations.models import PortAllocation
@@ -75,6 +75,78 @@ def test_a_form_with_an_old_token_stays_and_can_be_sent_again(opened: Opened, co
     button.click()
     expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
     assert PortAllocation.objects.filter(service_name="worker").count() == 1
+
+
+def end_session(page: Page) -> None:
+    page.context.clear_cookies(name=re.compile("session"))
+
+
+def log_in_again(page: Page) -> None:
+    expect(page).to_have_url(re.compile("/login"))
+    page.get_by_label("Username").fill("operator")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+
+
+def test_a_form_sent_after_the_session_ended_is_there_again(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").fill("worker")
+    page.locator("#allocate summary", has_text="More").click()
+    page.locator("#allocate [name=protocol]").select_option("udp")
+    end_session(page)
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    log_in_again(page)
+    expect(page.get_by_text("You were logged out before this form arrived")).to_be_visible()
+    expect(page.locator("#allocate [name=service_name]")).to_have_value("worker")
+    expect(page.locator("#allocate [name=protocol]")).to_be_visible()
+    assert not PortAllocation.objects.filter(service_name="worker").exists()
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
+    expect(page.get_by_text("You were logged out")).not_to_be_visible()
+    assert PortAllocation.objects.get(service_name="worker").protocol == "udp"
+    page.reload()
+    expect(page.locator("#allocate [name=service_name]")).to_have_value("")
+
+
+def test_a_form_of_its_own_page_is_there_again(opened: Opened) -> None:
+    page = opened("operator")
+    web = PortAllocation.objects.get(service_name="web")
+    page.goto(f"/allocations/{web.pk}/edit")
+    page.get_by_label("Description").fill("Mine")
+    end_session(page)
+    page.get_by_role("button", name="Save").click()
+    log_in_again(page)
+    expect(page.get_by_label("Description")).to_have_value("Mine")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("You were logged out")).not_to_be_visible()
+    web.refresh_from_db()
+    assert web.description == "Mine"
+
+
+def test_a_form_in_a_row_is_there_again(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    row = page.get_by_role("row").filter(has_text="web")
+    row.get_by_role("link", name=re.compile("Edit")).or_(row.get_by_role("button", name=re.compile("Edit"))).click()
+    field = f"[name=a{PortAllocation.objects.get(service_name='web').pk}-description]"
+    page.locator(field).fill("Mine")
+    end_session(page)
+    page.get_by_role("button", name="Save").click()
+    log_in_again(page)
+    expect(page.locator(field)).to_have_value("Mine")
+
+
+def test_a_form_that_arrived_is_not_there_again(opened: Opened) -> None:
+    page = opened("operator")
+    page.goto("/projects/shop")
+    page.locator("#allocate [name=service_name]").fill("worker")
+    page.get_by_role("button", name="Allocate", exact=True).click()
+    expect(page.get_by_role("row").filter(has_text="worker")).to_be_visible()
+    end_session(page)
+    page.goto("/projects/shop")
+    log_in_again(page)
+    expect(page.locator("#allocate [name=service_name]")).to_have_value("")
 
 
 def test_a_free_cell_fills_in_its_port(opened: Opened) -> None:
