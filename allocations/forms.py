@@ -134,24 +134,17 @@ class PortForm(OperationMixin, forms.Form):
         except PortError as error:
             if error.status in (403, 404, 503) and not self.field_for(error):
                 raise
-            self._refusal_status = CONFLICT if error.status == CONFLICT else UNPROCESSABLE
+            self._refusal_status = CONFLICT if error.status in (CONFLICT, Stale.status) else UNPROCESSABLE
             self.add_refusal(error)
             return None
 
 
-class EditingForm(PortForm):
-    """A form that changes something, and refuses to overwrite what somebody else has changed since it was opened.
+class StaleMixin(OperationMixin):
+    """Show what somebody else has changed since a form was opened, beside the values that were entered.
 
-    Its initial values are those of the moment when it is sent, so they show what it would overwrite.
+    The form has a field `version`. Its initial values are those of the moment when it is sent, so they show what it
+    would overwrite.
     """
-
-    version = forms.CharField(required=False, widget=forms.HiddenInput)
-
-    def attempt(self, operation: Callable[..., R], *args: Any) -> R | None:
-        def run(*args: Any, version: str, **values: Any) -> R:
-            return operation(*args, expected={version} if version else None, **values)
-
-        return super().attempt(run, *args)
 
     def add_refusal(self, error: PortError) -> None:
         if isinstance(error, Stale):
@@ -161,7 +154,6 @@ class EditingForm(PortForm):
 
     def _show_both(self, error: Stale) -> None:
         """Show the current values beside those that were entered. Sending the form again replaces them."""
-        self._refusal_status = CONFLICT
         self.add_error(
             None, "Somebody has changed this since you opened the form. Save again to replace it with your values."
         )
@@ -172,6 +164,18 @@ class EditingForm(PortForm):
         data = self.data.copy()  # type: ignore[attr-defined]
         data[self.add_prefix("version")] = self.initial.get("version", "")
         self.data = data
+
+
+class EditingForm(StaleMixin, PortForm):
+    """A form that changes something, and refuses to overwrite what somebody else has changed since it was opened."""
+
+    version = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    def attempt(self, operation: Callable[..., R], *args: Any) -> R | None:
+        def run(*args: Any, version: str, **values: Any) -> R:
+            return operation(*args, expected={version} if version else None, **values)
+
+        return super().attempt(run, *args)
 
 
 # Ports

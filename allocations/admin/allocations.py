@@ -42,7 +42,7 @@ class AllocationForm(OperationForm):
         changes = {name: value for name, value in values.items() if name in CHANGES}
         if "expires_at" not in self.changed_data:
             changes.pop("expires_at", None)  # it may be in the past by now
-        return allocations.update_by_id(self.context, self.instance.pk, **changes)
+        return allocations.update_by_id(self.context, self.instance.pk, expected=self.expected, **changes)
 
 
 @admin.register(PortAllocation)

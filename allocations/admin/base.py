@@ -13,7 +13,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseRedirect
 
 from allocations.errors import PortError
-from allocations.forms import OperationMixin
+from allocations.forms import StaleMixin
 from allocations.models import Project
 from allocations.pages import caller_of
 from allocations.ports import Context, db_errors
@@ -55,14 +55,23 @@ class VisibleProjects(admin.RelatedFieldListFilter):
         return [(str(project.pk), project.name) for project in projects]
 
 
-class OperationForm(OperationMixin, forms.ModelForm):  # type: ignore[type-arg]
+class OperationForm(StaleMixin, forms.ModelForm):  # type: ignore[type-arg]
     """A form that runs an operation when it is validated, and shows the operation's refusal as a form error.
 
-    Subclasses call the operation in `operate()`. `save()` does nothing, because the operation has saved the row.
+    Subclasses call the operation in `operate()`. `save()` does nothing, because the operation has saved the row. A form
+    that edits a row with a version passes `expected` to the operation, which refuses to overwrite what somebody else
+    has changed since the form was opened.
     """
 
     # Set by OperationAdmin for each request.
     context: Context
+    expected: set[str] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding and hasattr(self.instance, "version"):
+            self.fields["version"] = forms.CharField(required=False, widget=forms.HiddenInput)
+            self.initial["version"] = self.instance.version
 
     def operate(self, values: dict[str, Any]) -> Model:
         """Run the operation with the form's values and return the resulting row."""
@@ -72,6 +81,8 @@ class OperationForm(OperationMixin, forms.ModelForm):  # type: ignore[type-arg]
         # Skip Django's validation against the model, which would report the same errors in other words.
         if self.errors:
             return
+        version = self.cleaned_data.pop("version", "")
+        self.expected = {version} if version else None
         try:
             self.instance = self.operate(self.cleaned_data)
         except PortError as error:

@@ -33,7 +33,7 @@ class ProjectForm(OperationForm, NewRangeForm):
         if self.instance._state.adding:
             return projects.add(self.context, **values)
         name = Project.objects.values_list("name", flat=True).get(pk=self.instance.pk)
-        return projects.update(self.context, name, **values)
+        return projects.update(self.context, name, expected=self.expected, **values)
 
 
 @admin.register(Project)
@@ -79,7 +79,7 @@ class RangeForm(OperationForm):
         values = values | {"project": values["project"].name}
         if self.instance._state.adding:
             return ranges.add(self.context, **values)
-        return ranges.update(self.context, self.instance.pk, **values)
+        return ranges.update(self.context, self.instance.pk, expected=self.expected, **values)
 
 
 @admin.register(PortRange)

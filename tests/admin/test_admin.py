@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from datetime import timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from django.utils import timezone
 
 from allocations.allocation_spec import DETAILS
 from allocations.models import Event, PortAllocation, PortRange, Project, Reservation
-from allocations.ports import allocations, ranges, tokens
+from allocations.ports import Context, allocations, projects, ranges, tokens
 from tests import make
 from tests.users import client_of, client_with_role, superuser, user_with_role
 
@@ -332,3 +333,29 @@ def test_an_existing_token_can_be_viewed(shop: PortRange) -> None:
     assert response.status_code == 200
     assert "deploy" in response.content.decode()
     assert 'name="role"' not in response.content.decode()
+
+
+@pytest.mark.parametrize("model", ["project", "portrange", "portallocation"])
+def test_nothing_is_overwritten_that_others_changed(admin: Client, shop: PortRange, model: str) -> None:
+    context = Context.trusted("test")
+    web = allocations.allocate(context, "shop", "web")
+    pk = {"project": shop.project_id, "portrange": shop.pk, "portallocation": web.pk}[model]
+    page = admin.get(address(model, "change", pk))
+    form = page.context["adminform"].form
+    data = {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
+    assert f'name="version" value="{data["version"]}"' in page.content.decode()
+    if model == "project":
+        projects.update(context, "shop", description="Theirs")
+    elif model == "portrange":
+        ranges.update(context, pk, description="Theirs")
+    else:
+        allocations.update_by_id(context, pk, description="Theirs")
+    refused = admin.post(address(model, "change", pk), data | {"description": "Mine"})
+    assert errors_of(refused)["description"] == ["It is now: Theirs."]
+    again = re.search(r'name="version" value="([^"]+)"', refused.content.decode())
+    assert again
+    saved = admin.post(address(model, "change", pk), data | {"description": "Mine", "version": again[1]})
+    assert saved.status_code == 302
+    assert {"project": Project, "portrange": PortRange, "portallocation": PortAllocation}[model].objects.get(
+        pk=pk
+    ).description == "Mine"
