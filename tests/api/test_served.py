@@ -14,26 +14,28 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.db import connection
 
 from allocations.models import Audit, PortAllocation
 from allocations.ports import PortManager, projects, tokens
 from tests import make
 from tests.serving import gunicorn
+from tests.settings import EMBEDDED_DATABASE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SERVED = make.FIRST + 900
 
 
 def send(method: str, address: str, secret: str = "", body: object = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", SERVED, timeout=60)
+    client = http.client.HTTPConnection("127.0.0.1", SERVED, timeout=60)
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     content = None if body is None else json.dumps(body)
     try:
-        connection.request(method, address, content, headers | {"Content-Type": "application/json"})
-        answer = connection.getresponse()
+        client.request(method, address, content, headers | {"Content-Type": "application/json"})
+        answer = client.getresponse()
         return answer.status, answer.read()
     finally:
-        connection.close()
+        client.close()
 
 
 def test_two_workers_share_ports_audits_and_tokens() -> None:
@@ -62,6 +64,35 @@ def test_two_workers_share_ports_audits_and_tokens() -> None:
         assert send("GET", "/api/ports/audit")[0] == 401
     assert make.broken_invariants() == []
     assert PortAllocation.objects.held().count() == 200
+
+
+def limit_connections(limit: int) -> None:
+    """Let the database have so many connections of those who are no superusers; -1 is no limit."""
+    with connection.cursor() as cursor:
+        name = connection.ops.quote_name(connection.settings_dict["NAME"])
+        cursor.execute(f"ALTER DATABASE {name} CONNECTION LIMIT {limit}")
+
+
+@pytest.mark.skipif(not EMBEDDED_DATABASE, reason="the role that serves may be a superuser")
+def test_exhausted_connections_are_told_as_that() -> None:
+    secret = tokens.create(make.manager().context, "deploy", role="viewer")[1]
+    with gunicorn(SERVED):
+        assert send("GET", "/api/ports", secret)[0] == 200
+        limit_connections(0)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND pid <> pg_backend_pid()"
+                )
+            status, body = send("GET", "/api/ports", secret)
+            assert (status, json.loads(body)["code"]) == (503, "unavailable")
+            assert "it has no free connection" in json.loads(body)["detail"]
+            assert send("GET", "/healthz")[0] == 200
+            assert send("GET", "/readyz")[0] == 503
+        finally:
+            limit_connections(-1)
+        assert send("GET", "/api/ports", secret)[0] == 200
 
 
 def test_responses_conform_to_the_openapi_description(tmp_path: Path) -> None:
