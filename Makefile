@@ -44,6 +44,9 @@ lint: .venv/.ready-dev ## check code style, types, templates and migrations
 	$(checks) manage.py check
 	$(checks) manage.py makemigrations --check --dry-run
 
+bench-fill: .venv/.ready-dev ## fill a new Portal in DIRECTORY with 1,000,000 held ports, to measure and to look at
+	@exec $(PY) -m tests.benchmarks.fill $(or $(DIRECTORY),$(error Name a new directory: make bench-fill DIRECTORY=/var/tmp/fleet))
+
 bench: .venv/.ready-dev ## run the benchmarks and print the ratios
 	@exec $(PY) -m tests.benchmarks
 
@@ -69,4 +72,4 @@ clean: ## remove the virtual environment and caches, but not the data in .portal
 	@$(install)
 	@touch $@
 
-.PHONY: help up install stop clean-old backup restore test lint bench schema lock clean
+.PHONY: help up install stop clean-old backup restore test lint bench bench-fill schema lock clean

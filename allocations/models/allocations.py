@@ -99,8 +99,13 @@ class PortAllocation(models.Model):
     Status = Status
 
     id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
-    project = models.ForeignKey(Project, models.DO_NOTHING, related_name="allocations", db_constraint=False)
-    port_range = models.ForeignKey(PortRange, models.DO_NOTHING, related_name="allocations", db_constraint=False)
+    # Indexes below begin with these two.
+    project = models.ForeignKey(
+        Project, models.DO_NOTHING, related_name="allocations", db_constraint=False, db_index=False
+    )
+    port_range = models.ForeignKey(
+        PortRange, models.DO_NOTHING, related_name="allocations", db_constraint=False, db_index=False
+    )
     # The block of a reserved port. A released one keeps it.
     reservation = models.ForeignKey(
         Reservation,
@@ -249,6 +254,18 @@ class PortAllocation(models.Model):
             ),
             models.Index(fields=("port_range",), name="port_allocations_of_range"),
             models.Index(fields=("expires_at",), name="port_allocations_expiring", condition=Q(status="reserved")),
+            models.Index(fields=("expires_at",), name="port_allocations_pending", condition=Q(status="pending")),
+            # For lists, in their order.
+            models.Index(
+                fields=("port_number", "hostname", "protocol", "id"), name="port_allocations_listed", condition=HELD
+            ),
+            # To count the held ports of a range without reading the table, in which there may be far more history.
+            models.Index(
+                fields=("port_range",),
+                include=("port_number", "status", "expires_at"),
+                name="port_allocations_held_in_range",
+                condition=HELD,
+            ),
             models.Index(
                 fields=("reservation", "port_number"),
                 name="port_allocations_of_block",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import Count
 
-from allocations import listeners, probes, validators
+from allocations import listeners, probes, sql, validators
 from allocations.auth.roles import Role
 from allocations.errors import InvalidValue, NotPermitted, UnknownHost
 from allocations.hosts import LOCALHOST
@@ -116,9 +116,7 @@ def unapproved(context: Context) -> list[str]:
     """Return the hosts that await approval: ports are held on them. Empty for callers who may not approve them."""
     if not _may_approve(context):
         return []
-    rows = PortAllocation.objects.held().allocated().exclude(hostname__in=Host.objects.values("name"))
-    names = rows.order_by("hostname").values_list("hostname", flat=True).distinct()
-    return [name for name in names if not listeners.is_this_host(name)]
+    return [name for name in sql.unapproved_hosts() if not listeners.is_this_host(name)]
 
 
 def _may_approve(context: Context) -> bool:

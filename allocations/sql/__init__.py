@@ -6,6 +6,7 @@
 from .allocator import find_held, hold_port, lock_ranges, next_free_block, reserve_ports
 from .audits import delete_old_checks, delete_old_requests, exchange_problems, record_audit
 from .auth import record_token_use, token_rights, user_rights
+from .hosts import unapproved_hosts
 from .transactions import count_request, exclusive, set_actor, wait_for_turn
 
 __all__ = (
@@ -23,6 +24,7 @@ __all__ = (
     "reserve_ports",
     "set_actor",
     "token_rights",
+    "unapproved_hosts",
     "user_rights",
     "wait_for_turn",
 )

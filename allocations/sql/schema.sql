@@ -221,6 +221,12 @@ ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_pkey PRIMARY KEY (i
 
 CREATE INDEX port_allocations_expiring ON port_allocations (expires_at) WHERE (status = 'reserved');
 
+CREATE INDEX port_allocations_held_in_range ON port_allocations (port_range_id) INCLUDE (port_number, status,
+    expires_at) WHERE (NOT (status = 'released'));
+
+CREATE INDEX port_allocations_listed ON port_allocations (port_number, hostname, protocol, id) WHERE (NOT (status =
+    'released'));
+
 CREATE INDEX port_allocations_of_block ON port_allocations (reservation_id, port_number) WHERE (reservation_id IS NOT
     NULL);
 
@@ -240,9 +246,7 @@ CREATE UNIQUE INDEX port_allocations_one_holder ON port_allocations (hostname, p
 CREATE UNIQUE INDEX port_allocations_one_instance ON port_allocations (project_id, service_name, hostname, protocol,
     instance) WHERE (NOT (status = 'released'));
 
-CREATE INDEX port_allocations_port_range_id_007bdf5f ON port_allocations (port_range_id);
-
-CREATE INDEX port_allocations_project_id_03894d9d ON port_allocations (project_id);
+CREATE INDEX port_allocations_pending ON port_allocations (expires_at) WHERE (status = 'pending');
 
 ALTER TABLE port_allocations ADD CONSTRAINT port_allocations_project_fk FOREIGN KEY (project_id) REFERENCES
     projects(id);

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Count, Q
+from django.db.models import Count
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from allocations import validators
 from allocations.audit import health_percentage
+from allocations.auth.roles import Caller
 from allocations.errors import PortError
 from allocations.models import Audit, Event, Listener, PortAllocation, Project
 from allocations.pages import (
@@ -29,6 +33,8 @@ CARDS_PER_PAGE = 60
 EVENTS_PER_PAGE = 50
 MOST_RESULTS = 20
 MOST_DRIFTS = 3
+# The totals that the health of an allocation counts for.
+TOTALS = {"up": "in_use", "down": "not_running", "conflict": "not_running", "unknown": "unknown", None: "unaudited"}
 
 
 @require_role()
@@ -52,23 +58,23 @@ def _overview(request: HttpRequest) -> dict[str, object]:
 
 def _totals(request: HttpRequest) -> dict[str, object]:
     caller = caller_of(request)
-    allocated = Q(status="allocated")
-    totals = (
-        PortAllocation.objects.visible_to(caller)
-        .held()
-        .aggregate(
-            allocated=Count("pk", filter=allocated),
-            in_use=Count("pk", filter=allocated & Q(health="up")),
-            not_running=Count("pk", filter=allocated & Q(health__in=("down", "conflict"))),
-            unknown=Count("pk", filter=allocated & Q(health="unknown")),
-            unaudited=Count("pk", filter=allocated & Q(health__isnull=True)),
-            reserved=Count("pk", filter=Q(status__in=("reserved", "pending"))),
-        )
-    )
+    totals = _count_states(caller)
     totals["health"] = health_percentage(totals["in_use"], totals["not_running"], is_empty=totals["allocated"] == 0)
     totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
     requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_RESULTS]
     return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}
+
+
+def _count_states(caller: Caller) -> dict[str, Any]:
+    """Return how many ports are held in which state, in one pass over them."""
+    rows = PortAllocation.objects.visible_to(caller).held().order_by().values_list("status", "health")
+    counts = Counter[str]()
+    for status, health, count in rows.annotate(count=Count("*")):
+        is_allocated = status == "allocated"
+        counts["allocated" if is_allocated else "reserved"] += count
+        if is_allocated:
+            counts[TOTALS[health]] += count
+    return {name: counts[name] for name in ("allocated", "reserved", *TOTALS.values())}
 
 
 @require_role(action="audit", methods=["POST"], is_audit=True)

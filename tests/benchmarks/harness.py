@@ -23,6 +23,16 @@ def scratch_portal() -> Iterator[None]:
     """Provide an empty, migrated Portal with its own embedded PostgreSQL server, and remove it afterwards."""
     # In /var/tmp, because root runs the server as another account, which must be able to enter the directory.
     home = Path(tempfile.mkdtemp(prefix="portal-bench-", dir="/var/tmp"))
+    try:
+        with portal_in(home):
+            yield
+    finally:
+        shutil.rmtree(home)
+
+
+@contextmanager
+def portal_in(home: Path) -> Iterator[None]:
+    """Provide a migrated Portal in a directory, and stop its PostgreSQL server afterwards."""
     os.environ |= {"PORTAL_HOME": str(home), "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": "portal.settings"}
     import django
 
@@ -40,7 +50,6 @@ def scratch_portal() -> Iterator[None]:
             yield
     finally:
         Server(home).stop()
-        shutil.rmtree(home)
 
 
 def sql(text: str, *values: object) -> list[tuple[object, ...]]:
