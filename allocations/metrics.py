@@ -1,14 +1,23 @@
 """Serve metrics of the registry and the last audit to Prometheus at /metrics.
 
-Every scrape reads the database, so that all workers report the same values. Labels are names from the registry: their
-number is limited by its rows, and prometheus-client escapes them.
+Every scrape asks the database what has changed, so that all workers report the same values. Labels are names from the
+registry: their number is limited by its rows, and prometheus-client escapes them.
+
+A fleet has far more services than projects, and nobody wants to know each minute that each of them is up. So there are
+numbers for each project and range, and series for each service that is not up; `?detail=1` adds the other services.
 """
 
 from __future__ import annotations
 
+import functools
+import time
+from collections import Counter
 from collections.abc import Iterator
+from uuid import UUID
 
 from django.contrib.auth.decorators import login_not_required
+from django.db import connection
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -20,25 +29,32 @@ from prometheus_client.registry import Collector
 from .auth.authentication import authenticate
 from .auth.roles import Caller
 from .errors import NotPermitted, PortError
-from .models import Audit, Listener, PortAllocation, PortRange, Project
+from .models import Audit, Event, Listener, PortAllocation, PortRange, Project
 from .ports.db_errors import translated
 
 STATES = ("up", "down", "conflict", "unknown", "unaudited", "reserved")
 SERVICE_LABELS = ("project", "service", "instance", "hostname", "protocol", "port")
+END = b"# EOF\n"  # of OpenMetrics
+MOST_BUILT = 8  # texts that each worker keeps
 LOGIN_REQUIRED = "Authentication required. Send a token with the role scraper or admin.\n"
 
 
 class RegistryCollector(Collector):
-    """Collect metrics of the part of the registry that a caller may see."""
+    """Collect metrics of the part of the registry that a caller may see.
 
-    def __init__(self, caller: Caller) -> None:
+    Args:
+        caller: who scrapes.
+        has_detail: whether to include the services that are up.
+    """
+
+    def __init__(self, caller: Caller, *, has_detail: bool = False) -> None:
         self.caller = caller
+        self.has_detail = has_detail
 
     def collect(self) -> Iterator[Metric]:
         yield from self._ranges()
         yield self._states()
         yield from self._services()
-        yield from self._audit()
 
     def _ranges(self) -> Iterator[Metric]:
         labels = ("project", "range")
@@ -72,9 +88,14 @@ class RegistryCollector(Collector):
         family = GaugeMetricFamily(
             "portal_allocations", "Allocations by state, according to the last audit.", labels=("project", "state")
         )
-        for project in Project.objects.visible_to(self.caller).with_usage():
+        held = PortAllocation.objects.visible_to(self.caller).held().order_by()
+        counts = Counter[tuple[UUID, str]]()
+        for project, status, health, count in held.values_list("project", "status", "health").annotate(n=Count("*")):
+            state = (health or "unaudited") if status == "allocated" else "reserved"
+            counts[project, state] += count
+        for pk, name in Project.objects.visible_to(self.caller).values_list("pk", "name"):
             for state in STATES:
-                family.add_metric((project.name, state), getattr(project.states, state))
+                family.add_metric((name, state), counts[pk, state])
         return family
 
     def _services(self) -> Iterator[Metric]:
@@ -89,19 +110,31 @@ class RegistryCollector(Collector):
         last_used = GaugeMetricFamily(
             "portal_service_last_used_seconds", "Unix time when the service was last seen.", labels=SERVICE_LABELS
         )
-        rows = PortAllocation.objects.visible_to(self.caller).allocated().select_related("project")
-        for a in rows.with_response_time():
-            port = (a.hostname, a.protocol, str(a.port_number))
-            values = (a.project.name, a.service_name or "", str(a.instance), *port)
-            if a.health in ("up", "down", "conflict"):
-                up.add_metric(values, a.health == "up")
-            if a.response_time_ms is not None:
-                response_time.add_metric(values, a.response_time_ms / 1000)
-            if a.last_used_at is not None:
-                last_used.add_metric(values, a.last_used_at.timestamp())
+        rows = PortAllocation.objects.visible_to(self.caller).allocated()
+        if not self.has_detail:
+            rows = rows.filter(health__in=("down", "conflict"))
+        found = rows.with_response_time().values_list(
+            *("project__name", "service_name", "instance", "hostname", "protocol", "port_number"),
+            *("health", "response_time_ms", "last_used_at"),
+        )
+        for project, service, instance, hostname, protocol, port, health, milliseconds, seen_at in found.iterator():
+            values = (project, service, str(instance), hostname, protocol, str(port))
+            if health in ("up", "down", "conflict"):
+                up.add_metric(values, health == "up")
+            if milliseconds is not None:
+                response_time.add_metric(values, milliseconds / 1000)
+            if seen_at is not None:
+                last_used.add_metric(values, seen_at.timestamp())
         yield from (up, response_time, last_used)
 
-    def _audit(self) -> Iterator[Metric]:
+
+class AuditCollector(Collector):
+    """Collect metrics of the last audit of everything, as far as a caller may see them."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+
+    def collect(self) -> Iterator[Metric]:
         unallocated = Listener.objects.unallocated().visible_to(self.caller).count()
         yield GaugeMetricFamily(
             "portal_unallocated_listeners", "Listeners in ranges without an allocation.", unallocated
@@ -121,6 +154,51 @@ class RegistryCollector(Collector):
         yield results
 
 
+class Registry(CollectorRegistry):
+    """The registry of one collector."""
+
+    def __init__(self, collector: Collector) -> None:
+        super().__init__(auto_describe=False)
+        self.register(collector)
+
+
+def _exposition(caller: Caller, accept: str, *, has_detail: bool) -> bytes:
+    """Return all metrics that a caller may see, in the format that the client accepts."""
+    registry = _with_detail(caller, accept) if has_detail else _without_detail(caller, accept, _changes(), _minute())
+    encode, _ = choose_encoder(accept)
+    return registry.removesuffix(END) + encode(Registry(AuditCollector(caller)))
+
+
+def _with_detail(caller: Caller, accept: str) -> bytes:
+    encode, _ = choose_encoder(accept)
+    return encode(Registry(RegistryCollector(caller, has_detail=True)))
+
+
+@functools.lru_cache(maxsize=MOST_BUILT)
+def _without_detail(caller: Caller, accept: str, changes: tuple[object, ...], minute: int) -> bytes:
+    """Return the metrics of the registry, which are built once for each change.
+
+    Args:
+        caller: who scrapes.
+        accept: the header that chooses the format.
+        changes: what `_changes()` returned.
+        minute: reservations expire without a change, and a transaction may commit after a later one.
+    """
+    encode, _ = choose_encoder(accept)
+    return encode(Registry(RegistryCollector(caller)))
+
+
+def _changes() -> tuple[object, ...]:
+    """Return a value that differs after each change of the registry, and after each audit."""
+    events = Event.objects.order_by("-id").values_list("id", flat=True).first()
+    audits = Audit.objects.order_by("-finished_at").values_list("id", flat=True).first()
+    return (connection.settings_dict["NAME"], events, audits)
+
+
+def _minute() -> int:
+    return int(time.time() // 60)
+
+
 @login_not_required
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
@@ -132,9 +210,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
                 return HttpResponse(LOGIN_REQUIRED, "text/plain", 401, headers={"WWW-Authenticate": "Bearer"})
             if not caller.may_scrape:
                 raise NotPermitted("Metrics require the role scraper or admin.")
-            registry = CollectorRegistry(auto_describe=False)
-            registry.register(RegistryCollector(caller.as_viewer()))
-            encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-            return HttpResponse(encode(registry), content_type)
+            accept = request.headers.get("Accept", "")
+            text = _exposition(caller.as_viewer(), accept, has_detail=request.GET.get("detail") == "1")
+            return HttpResponse(text, choose_encoder(accept)[1])
     except PortError as error:
         return HttpResponse(f"{error.sentence}\n", "text/plain", error.status, headers=error.headers)
