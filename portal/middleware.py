@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 from whitenoise.middleware import WhiteNoiseMiddleware
 from whitenoise.responders import StaticFile
 
@@ -29,6 +30,7 @@ FORWARDING_HEADERS = re.compile(
     r"|(CF|FLY|FASTLY|TAILSCALE|AKAMAI|INCAP|X_AZURE|X_ARR|X_AMZ|X_AMZN|X_APPENGINE|X_ENVOY|X_VERCEL|X_NF)_\w+)"
 )
 ENDS = (("REMOTE_ADDR", "REMOTE_PORT"), ("SERVER_NAME", "SERVER_PORT"))
+COMPRESSED = {"text/html", "application/json", "application/problem+json", "text/plain", "text/csv"}
 DEFAULT_HEADERS = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -165,3 +167,18 @@ def is_trusted(address: str) -> bool:
 def escape(text: str) -> str:
     """Return the text on one line of ASCII, so that a request can't forge log lines or send terminal escapes."""
     return text[:500].encode("unicode_escape").decode("ascii")
+
+
+class CompressionMiddleware(GZipMiddleware):
+    """Compress pages and JSON.
+
+    Django's middleware adds a random number of bytes, against BREACH. Streams are left alone, because each event has to
+    arrive at once, and so are responses with an ETag, which compression would have to weaken: If-Match needs it as it
+    is. Static files have been compressed beforehand.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        kind = response.get("Content-Type", "").partition(";")[0]
+        if response.streaming or response.has_header("ETag") or kind not in COMPRESSED:
+            return response
+        return super().process_response(request, response)

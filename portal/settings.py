@@ -182,6 +182,7 @@ MIDDLEWARE = [
     "portal.middleware.ReadableRequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "portal.middleware.StaticFilesMiddleware",
+    "portal.middleware.CompressionMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",

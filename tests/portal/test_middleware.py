@@ -1,5 +1,6 @@
 """Request IDs, the request log, headers, static files and client addresses."""
 
+import gzip
 import logging
 from ipaddress import ip_network
 
@@ -8,6 +9,10 @@ from django.test import Client, RequestFactory
 from pytest_django import Settings
 
 from portal.middleware import resolve_client
+from tests import make
+from tests.users import client_with_role
+
+FILE_NAME = 8  # the flag of a name in the header of a gzip file
 
 
 def test_pages_have_all_security_headers(client: Client) -> None:
@@ -74,3 +79,32 @@ def test_request_id_of_a_trusted_proxy_is_kept(client: Client, settings: Setting
 
     assert client.get("/healthz", headers={"X-Request-ID": "from-outside"}).headers["X-Request-ID"] == "from-outside"
     assert client.get("/healthz", headers={"X-Request-ID": "a b"}).headers["X-Request-ID"] != "a b"
+
+
+@pytest.mark.django_db
+def test_pages_and_json_are_compressed() -> None:
+    make.port_range("shop", make.FIRST, 1000)
+    client = client_with_role("operator")
+    plain = client.get("/projects/shop")
+    packed = client.get("/projects/shop", headers={"Accept-Encoding": "gzip"})
+    assert packed["Content-Encoding"] == "gzip"
+    assert str(make.FIRST + 999).encode() in gzip.decompress(packed.content)
+    assert len(packed.content) < 25_000 < len(plain.content)
+    assert "Accept-Encoding" in packed["Vary"]
+    assert client.get("/api/ranges", headers={"Accept-Encoding": "gzip"})["Content-Encoding"] == "gzip"
+
+
+@pytest.mark.django_db
+def test_compressed_pages_differ_in_length() -> None:
+    """Django puts a name of random length into the header, so that lengths tell little about secrets (BREACH)."""
+    client = client_with_role("operator")
+    pages = [client.get("/", headers={"Accept-Encoding": "gzip"}).content for _ in range(8)]
+    assert len({page[10 : page.index(0, 10)] for page in pages if page[3] & FILE_NAME}) > 1
+
+
+@pytest.mark.django_db
+def test_an_etag_stays_strong() -> None:
+    port_range = make.port_range("shop", make.FIRST, 20)
+    answer = client_with_role("operator").get(f"/api/ranges/{port_range.pk}", headers={"Accept-Encoding": "gzip"})
+    assert answer["ETag"].startswith('"')
+    assert "Content-Encoding" not in answer
