@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -26,6 +27,7 @@ from .errors import NotFound, NotPermitted, PortError, Unavailable
 from .ports import Context, db_errors
 from .ports.rate_limits import count_request
 
+MOST_DIGITS = 18  # of a key
 PER_PAGE = 100
 FORM_METHODS = ("GET", "POST")
 View = Callable[..., HttpResponseBase]
@@ -145,6 +147,48 @@ def form_data(request: HttpRequest) -> QueryDict | None:
 def paginate(request: HttpRequest, rows: Any, per_page: int = PER_PAGE) -> Page[Any]:
     """Return the page of `rows` that `?page=` names: the first if it is not a number, the last if it is too high."""
     return Paginator(rows, per_page).get_page(request.GET.get("page"))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPage:
+    """A page of a list that only grows, newest first, and what the links to its neighbors name."""
+
+    rows: list[Any]
+    before: int | None = None  # the key of the oldest row, if there are older ones
+    after: int | None = None  # the key of the newest row, if there are newer ones
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def paginate_by_key(request: HttpRequest, rows: Any, per_page: int) -> KeyPage:
+    """Return the rows before the key `?before=`, or after `?after=`; without either, or if there are none, the newest.
+
+    Nothing is counted or skipped, so that the last of a million rows is found as fast as the first.
+    """
+    before, after = (_key(request, name) for name in ("before", "after"))
+    if after is not None:
+        newer = list(rows.filter(pk__gt=after).order_by("pk")[: per_page + 1])
+        if len(newer) > per_page:
+            found = newer[:per_page][::-1]
+            return KeyPage(found, before=found[-1].pk, after=found[0].pk)
+    elif before is not None:
+        older = list(rows.filter(pk__lt=before).order_by("-pk")[: per_page + 1])
+        if older:
+            found = older[:per_page]
+            return KeyPage(found, found[-1].pk if len(older) > per_page else None, found[0].pk)
+    newest = list(rows.order_by("-pk")[: per_page + 1])
+    found = newest[:per_page]
+    return KeyPage(found, found[-1].pk if len(newest) > per_page else None)
+
+
+def _key(request: HttpRequest, name: str) -> int | None:
+    """Return a key in the address, or None if it cannot be one."""
+    value = request.GET.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS else None
 
 
 def query_string(request: HttpRequest, names: Iterable[str]) -> str:

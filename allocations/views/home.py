@@ -22,6 +22,7 @@ from allocations.pages import (
     context_of,
     page,
     paginate,
+    paginate_by_key,
     query_string,
     redirect_with_message,
     require_role,
@@ -123,7 +124,7 @@ def events(request: HttpRequest) -> HttpResponseBase:
     if project:
         rows = rows.filter(project_id__in=Project.objects.visible_to(caller).filter(name=project).values("pk"))
     context = {
-        "events": paginate(request, rows, EVENTS_PER_PAGE),
+        "events": paginate_by_key(request, rows, EVENTS_PER_PAGE),
         "project": project,
         "query": query_string(request, ["project"]),
     }

@@ -1,11 +1,14 @@
 """The home page, search and the history."""
 
+import html
 import re
 import socket
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from allocations.models import Event, PortAllocation
@@ -109,14 +112,54 @@ def test_search_accepts_any_text(viewer: Client, ports: PortManager, query: str)
     assert viewer.get("/search", {"q": query}).status_code == 200
 
 
+def link_of(page: Any, name: str) -> str:
+    """Return where a link of the pagination leads."""
+    found = re.search(rf'href="([^"]+)">(?:<svg(?:(?!</a>).)*</svg>)?\s*{name}', page.content.decode(), re.DOTALL)
+    assert found, name
+    return html.unescape(found[1])
+
+
 def test_the_history_is_newest_first_and_paginated(viewer: Client, ports: PortManager) -> None:
     projects.add(ports.context, "bank", size=70, start_port=FIRST + 200)
     for n in range(60):
         ports.reserve("bank", FIRST + 200 + n)
     projects.update(ports.context, "bank", description="Money")
-    first, second = viewer.get("/events", {"project": "bank"}), viewer.get("/events", {"project": "bank", "page": "2"})
+    first = viewer.get("/events", {"project": "bank"})
     assert "description: from – → Money" in text(first)
     assert first.content.count(b'<span class="when">') == 50
+    second = viewer.get("/events" + link_of(first, "Older"))
     assert second.content.count(b'<span class="when">') == Event.objects.exclude(label__startswith="shop").count() - 50
+    assert "Older" not in text(second)
     assert "shop" not in text(first)
-    assert "created project shop" in text(viewer.get("/events", {"page": "2"}))
+    newer = viewer.get("/events" + link_of(second, "Newer"))
+    assert [event.pk for event in newer.context["events"]] == [event.pk for event in first.context["events"]]
+    assert viewer.get("/events" + link_of(second, "Newest")).content.count(b'<span class="when">') == 50
+
+
+@pytest.mark.parametrize("query", ["before=1", "after=999999999999", "before=x", "after=9" + "9" * 40, "page=2"])
+def test_history_beyond_its_ends_is_the_newest_page(viewer: Client, ports: PortManager, query: str) -> None:
+    shown = viewer.get(f"/events?{query}").context["events"]
+    assert [event.pk for event in shown] == list(Event.objects.values_list("pk", flat=True))
+
+
+def test_every_page_of_the_history_is_reached(viewer: Client, ports: PortManager) -> None:
+    for n in range(130):
+        projects.update(ports.context, "shop", description=f"{n}")
+    every = list(Event.objects.values_list("pk", flat=True))
+    page, older = viewer.get("/events"), []
+    while True:
+        older += [event.pk for event in page.context["events"]]
+        if page.context["events"].before is None:
+            break
+        page = viewer.get("/events" + link_of(page, "Older"))
+    assert older == every
+    pages = [page]
+    while pages[-1].context["events"].after is not None:
+        pages.append(viewer.get("/events" + link_of(pages[-1], "Newer")))
+    assert [event.pk for event in pages[-1].context["events"]] == every[:50]
+
+
+def test_pages_of_the_history_count_and_skip_nothing(viewer: Client, ports: PortManager) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        viewer.get("/events?before=5")
+    assert not [query["sql"] for query in queries if "COUNT(" in query["sql"] or "OFFSET" in query["sql"]]
