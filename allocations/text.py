@@ -23,7 +23,11 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
 
 def did_you_mean(name: str, names: Sequence[str]) -> str:
     """Return `Did you mean a or b?` with the names that resemble `name`, or an empty string if none does."""
-    near = nearest(name, names)
+    return did_you_mean_one_of(nearest(name, names))
+
+
+def did_you_mean_one_of(near: Sequence[str]) -> str:
+    """Return `Did you mean a or b?`, or an empty string if there are no names."""
     return f"Did you mean {join_or(near)}?" if near else ""
 
 

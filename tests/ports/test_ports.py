@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from django.db import connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from allocations import errors, hosts, sql, validators
@@ -559,3 +560,15 @@ def test_addresses_of_this_machine_become_localhost(ports: PortManager) -> None:
 def test_reserving_an_invalid_port_says_it_is_out_of_range(ports: PortManager) -> None:
     with pytest.raises(errors.PortOutOfRange, match=r"^Port number 70000 is out of range"):
         ports.reserve("shop", 70000)
+
+
+def test_near_names_among_many_are_found_without_reading_all(ports: PortManager) -> None:
+    Project.objects.bulk_create([Project(name=f"a{n:05}") for n in range(3000)])
+    Project.objects.bulk_create([Project(name=f"z{n:05}") for n in range(3000)])
+    with CaptureQueriesContext(connection) as queries, pytest.raises(errors.UnknownProject) as refused:
+        ports.allocate("shopp", "api")
+    assert refused.value.details["nearest"] == ["shop"]
+    assert "Did you mean shop?" in refused.value.sentence
+    reading = [query["sql"] for query in queries if "DISTINCT" in query["sql"]]
+    assert len(reading) == 3
+    assert all("LIMIT" in query for query in reading)
