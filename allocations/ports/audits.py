@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from .queries import get_project, visible_project_names
 
 # How long callers share one audit: long enough for callers who ask at the same time, but not long enough to be stale.
 SHARED_FOR = timedelta(seconds=2)
+MOST_SHARED = 2  # reports that each process keeps
 
 
 def run(
@@ -145,7 +147,7 @@ def run_shared(context: Context, project: str | None = None) -> AuditReport:
     """
     context.caller.require(Role.VIEWER, "audit")
     project_row = get_project(context, project) if project else None
-    return _report_of(context, _make_or_share(context), project_row)
+    return _report_of(_Share(_make_or_share(context), context.caller.projects, project_row, context))
 
 
 @operation(Role.VIEWER, "audit")
@@ -159,12 +161,24 @@ def _make_or_share(context: Context) -> Audit:
     return Audit.objects.get(pk=str(report.id))
 
 
-def _report_of(context: Context, audit: Audit, project_row: Project | None) -> AuditReport:
-    """Return the report of a recorded audit, as far as the caller may see it."""
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a caller sees of a recorded audit: equal for all who see the same projects."""
+
+    audit: Audit
+    projects: frozenset[UUID] | None
+    project: Project | None
+    context: Context = field(compare=False)
+
+
+@functools.lru_cache(maxsize=MOST_SHARED)
+def _report_of(share: _Share) -> AuditReport:
+    """Return the report of a recorded audit, as far as the caller may see it. It is read once in each process."""
+    audit, context = share.audit, share.context
     allocations = PortAllocation.objects.visible_to(context.caller)
     unallocated = Listener.objects.unallocated().visible_to(context.caller)
-    if project_row:
-        allocations, unallocated = allocations.filter(project=project_row), unallocated.in_ranges_of(project_row)
+    if share.project:
+        allocations, unallocated = allocations.filter(project=share.project), unallocated.in_ranges_of(share.project)
     checks = PortHealthCheck.objects.filter(audit=audit, port_allocation__in=allocations)
     order = ("port_allocation__port_number", "port_allocation__hostname", "port_allocation__protocol")
     visible = visible_project_names(context)

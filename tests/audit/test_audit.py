@@ -7,12 +7,14 @@ import socket
 import time
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from allocations import listeners, schemas
 from allocations.audit import HIDDEN, AuditSummary, redact
 from allocations.auth.roles import Caller, Role
 from allocations.models import Audit, Event, Listener, PortAllocation, PortHealthCheck, Project
-from allocations.ports import PortManager, allocations, audits, hosts
+from allocations.ports import Context, PortManager, allocations, audits, hosts
 from allocations.ports.explain import explain
 from allocations.ports.queries import visible_project_names
 from tests import make
@@ -332,3 +334,20 @@ def test_environment_of_a_process_that_has_ended_is_empty() -> None:
         pass
     time.sleep(0.05)
     assert listeners.environment(listeners.Socket("tcp", "::", FIRST, pid=pid)) == {}
+
+
+def test_a_shared_audit_is_read_once(ports: PortManager) -> None:
+    """Whoever sees the same projects gets the same report, and nobody gets that of somebody who sees more."""
+    make.port_range("bank", FIRST + 100, 10)
+    ports.allocate("shop", "web")
+    ports.allocate("bank", "vault")
+    first = audits.run_shared(ports.context)
+    with CaptureQueriesContext(connection) as queries:
+        again = audits.run_shared(Context("somebody", "api", Caller("somebody", Role.VIEWER)))
+    assert again is first
+    assert not [query for query in queries if "port_health_checks" in query["sql"]]
+    shop = Project.objects.get(name="shop")
+    limited = Caller("limited", Role.VIEWER, projects=frozenset({shop.pk}))
+    seen = audits.run_shared(Context("limited", "api", limited))
+    assert [finding.allocation.label for finding in seen.findings] == ["shop/web"]
+    assert [f.allocation.label for f in audits.run_shared(ports.context, "bank").findings] == ["bank/vault"]
