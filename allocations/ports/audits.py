@@ -26,6 +26,8 @@ from .queries import get_project, visible_project_names
 
 # How long callers share one audit: long enough for callers who ask at the same time, but not long enough to be stale.
 SHARED_FOR = timedelta(seconds=2)
+# What no verdict depends on.
+UNUSED = ("allocated_at", "expires_at", "released_at", "span", "range_project_id", "range_is_shared", "token_id")
 MOST_SHARED = 2  # reports that each process keeps
 
 
@@ -56,13 +58,14 @@ def run(
     started_at, clock = timezone.now(), time.monotonic()
     project_row = get_project(context, project) if project else None
     host = validators.hostname(hostname) if hostname else None
-    rows = PortAllocation.objects.visible_to(context.caller).held().allocated().select_related("project")
+    rows = PortAllocation.objects.visible_to(context.caller).held().allocated()
     ranges = PortRange.objects.active().visible_to(context.caller).select_related("project")
     if project_row:
         rows, ranges = rows.filter(project=project_row), ranges.filter(project=project_row)
     if host:
         rows = rows.filter(hostname=host)
-    allocations = list(rows)
+    # One object for each project, and no dates: for 10,000 allocations, making these takes longer than comparing.
+    allocations = list(rows.prefetch_related("project").defer(*UNUSED))
     includes_this_host = host is None or listeners.is_this_host(host)
     if host and not allocations and not includes_this_host:
         raise _nothing_on(context, host)
@@ -86,7 +89,8 @@ def run(
     if record:
         _record(context, report, project_row.pk if project_row else None, host)
     visible = visible_project_names(context)
-    report.findings = [finding.redacted(visible) for finding in report.findings]
+    if visible is not None:
+        report.findings = [finding.redacted(visible) for finding in report.findings]
     return report
 
 
