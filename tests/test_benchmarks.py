@@ -1,4 +1,10 @@
-"""Reading the reports of wrk."""
+"""The benchmarks: reading the reports of wrk, and starting."""
+
+import os
+import subprocess
+import sys
+
+from django.conf import settings
 
 from tests.benchmarks.api import latencies
 
@@ -24,3 +30,16 @@ def test_latencies_are_read_from_the_distribution_only() -> None:
 
 def test_a_report_without_a_distribution_has_no_latencies() -> None:
     assert latencies(REPORT.split("  Latency Distribution")[0]) == ["?", "?"]
+
+
+def test_the_command_starts_without_settings() -> None:
+    """Its modules must not need Django before the scratch Portal is there."""
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "nothing"],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.startswith("There is no benchmark nothing. Choose from allocator,")

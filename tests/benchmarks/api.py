@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from allocations.ports import PortManager, projects, tokens
-
 from . import allocator
 from .harness import interleaved, line, sql
 
@@ -41,6 +39,8 @@ def run() -> None:
     if shutil.which("wrk") is None:
         print("wrk is not installed (apt-get install wrk): POST /api/ports is not measured.", file=sys.stderr)
         return
+    from allocations.ports import PortManager, projects, tokens
+
     allocator.make_room()
     ports = PortManager(actor="bench")
     projects.add(ports.context, "bench", size=50_000, start_port=10_000)
