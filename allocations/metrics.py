@@ -117,7 +117,7 @@ class RegistryCollector(Collector):
             *("project__name", "service_name", "instance", "hostname", "protocol", "port_number"),
             *("health", "response_time_ms", "last_used_at"),
         )
-        for project, service, instance, hostname, protocol, port, health, milliseconds, seen_at in found.iterator():
+        for project, service, instance, hostname, protocol, port, health, milliseconds, seen_at in found:
             values = (project, service, str(instance), hostname, protocol, str(port))
             if health in ("up", "down", "conflict"):
                 up.add_metric(values, health == "up")

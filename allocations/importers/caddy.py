@@ -29,6 +29,7 @@ TOKEN = re.compile(
 )
 ENVIRONMENT = re.compile(r"\{\$[^}:]+:([^}]*)\}")
 ARGUMENT = re.compile(r"\{args[.\[](\d+)\]?\}")
+DIRECTIVES = PROXIES | OTHERS
 MAX_DEPTH = 50
 
 
@@ -128,7 +129,7 @@ class _Sites:
         """Add the rows of the directives, which are those of `site`."""
         for directive in directives:
             name, args = (directive.words or [""])[0], directive.words[1:]
-            self.rows.is_recognized |= name in PROXIES | OTHERS
+            self.rows.is_recognized |= name in DIRECTIVES
             matcher = args[0] if args and args[0].startswith(("/", "@", "*")) else ""
             here = replace(site, path=matcher.strip("@*") or site.path)
             if name in PROXIES:
