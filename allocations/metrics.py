@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import Counter
 from collections.abc import Iterator
-from uuid import UUID
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import connection
-from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -88,11 +85,7 @@ class RegistryCollector(Collector):
         family = GaugeMetricFamily(
             "portal_allocations", "Allocations by state, according to the last audit.", labels=("project", "state")
         )
-        held = PortAllocation.objects.visible_to(self.caller).held().order_by()
-        counts = Counter[tuple[UUID, str]]()
-        for project, status, health, count in held.values_list("project", "status", "health").annotate(n=Count("*")):
-            state = (health or "unaudited") if status == "allocated" else "reserved"
-            counts[project, state] += count
+        counts = PortAllocation.objects.visible_to(self.caller).held().count_states("project")
         for pk, name in Project.objects.visible_to(self.caller).values_list("pk", "name"):
             for state in STATES:
                 family.add_metric((name, state), counts[pk, state])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections import Counter
+from typing import Any, Self
 
 from django.contrib.postgres.fields import IntegerRangeField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models import Count, F, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 
 from allocations import validators
@@ -62,6 +63,20 @@ class PortAllocationQuerySet(ProjectScopedQuerySet["PortAllocation"]):
     def at(self, port_number: int, hostname: str, protocol: str) -> Self:
         """Return the allocations of one port on one host and protocol."""
         return self.filter(port_number=port_number, hostname=hostname, protocol=protocol)
+
+    def count_states(self, *fields: str) -> Counter[tuple[Any, ...]]:
+        """Count the ports in each state, for each value of `fields`, in one pass over them.
+
+        Returns:
+            counts by the values of the fields, followed by the state: reserved (which includes pending), up, down,
+            conflict, unknown or unaudited.
+        """
+        counts = Counter[tuple[Any, ...]]()
+        rows = self.order_by().values_list(*fields, "status", "health").annotate(count=Count("*"))
+        for *values, status, health, count in rows:
+            state = (health or "unaudited") if status == Status.ALLOCATED else "reserved"
+            counts[*values, state] += count
+        return counts
 
     def with_response_time(self) -> Self:
         """Add `response_time_ms`, the response time in the newest check; NULL if it measured none."""

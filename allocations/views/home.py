@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 from django.conf import settings
 from django.contrib import messages
-from django.db.models import Count
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from allocations import validators
 from allocations.audit import health_percentage
-from allocations.auth.roles import Caller
 from allocations.errors import PortError
 from allocations.models import Audit, Event, Listener, PortAllocation, Project
 from allocations.pages import (
@@ -34,8 +29,6 @@ CARDS_PER_PAGE = 60
 EVENTS_PER_PAGE = 50
 MOST_RESULTS = 20
 MOST_DRIFTS = 3
-# The totals that the health of an allocation counts for.
-TOTALS = {"up": "in_use", "down": "not_running", "conflict": "not_running", "unknown": "unknown", None: "unaudited"}
 
 
 @require_role()
@@ -59,23 +52,18 @@ def _overview(request: HttpRequest) -> dict[str, object]:
 
 def _totals(request: HttpRequest) -> dict[str, object]:
     caller = caller_of(request)
-    totals = _count_states(caller)
-    totals["health"] = health_percentage(totals["in_use"], totals["not_running"], is_empty=totals["allocated"] == 0)
+    count = {state: n for (state,), n in PortAllocation.objects.visible_to(caller).held().count_states().items()}
+    up, not_running = count.get("up", 0), count.get("down", 0) + count.get("conflict", 0)
+    totals: dict[str, int | None] = {
+        "allocated": sum(count.values()) - count.get("reserved", 0),
+        "in_use": up,
+        "not_running": not_running,
+        **{state: count.get(state, 0) for state in ("unknown", "unaudited", "reserved")},
+    }
+    totals["health"] = health_percentage(up, not_running, is_empty=totals["allocated"] == 0)
     totals["unallocated"] = Listener.objects.unallocated().visible_to(caller).count()
     requests = PortAllocation.objects.visible_to(caller).pending().select_related("project")[:MOST_RESULTS]
     return {"requests": requests, "totals": totals, "last_audit": Audit.objects.of_everything().first()}
-
-
-def _count_states(caller: Caller) -> dict[str, Any]:
-    """Return how many ports are held in which state, in one pass over them."""
-    rows = PortAllocation.objects.visible_to(caller).held().order_by().values_list("status", "health")
-    counts = Counter[str]()
-    for status, health, count in rows.annotate(count=Count("*")):
-        is_allocated = status == "allocated"
-        counts["allocated" if is_allocated else "reserved"] += count
-        if is_allocated:
-            counts[TOTALS[health]] += count
-    return {name: counts[name] for name in ("allocated", "reserved", *TOTALS.values())}
 
 
 @require_role(action="audit", methods=["POST"], is_audit=True)
