@@ -12,7 +12,6 @@ from django.contrib import messages
 from django.core.exceptions import BadRequest
 from django.core.paginator import Page, Paginator
 from django.db import Error as DatabaseError
-from django.db import connection
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import get_token
@@ -20,6 +19,8 @@ from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_http_methods
+
+from portal.postgresql.base import release_session
 
 from .auth.lookup import caller_for_user
 from .auth.roles import Caller, Role
@@ -230,24 +231,23 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     )
 
 
-def closing_connection(handler: Callable[[HttpRequest, Exception], HttpResponse]) -> Callable[..., HttpResponse]:
-    """Close the connection to the database that rendering an error page may have opened.
+def releasing_session(handler: Callable[[HttpRequest, Exception], HttpResponse]) -> Callable[..., HttpResponse]:
+    """Release the session of PostgreSQL that rendering an error page may have opened.
 
     Under ASGI, Django calls the handlers of errors in a thread for which it never closes connections.
     """
 
     @functools.wraps(handler)
-    def closing(request: HttpRequest, exception: Exception) -> HttpResponse:
+    def releasing(request: HttpRequest, exception: Exception) -> HttpResponse:
         try:
             return handler(request, exception)
         finally:
-            if not connection.in_atomic_block:
-                connection.close()
+            release_session()
 
-    return closing
+    return releasing
 
 
-@closing_connection
+@releasing_session
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the page for a request that Django cannot read, with the reason if Portal gave it."""
     # Not rendered with the request: the user and the messages may be what cannot be read.
@@ -255,13 +255,13 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return HttpResponse(render_to_string("400.html", {"reason": reason}), status=400)
 
 
-@closing_connection
+@releasing_session
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the page for a request that requires another role."""
     return render(request, "403.html", status=403)
 
 
-@closing_connection
+@releasing_session
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Return the page for an address that does not exist, or whose project is not visible to the caller."""
     return render(request, "404.html", status=404)

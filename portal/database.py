@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from portal.environment import invalid
 
+POSTGRESQL = "django.db.backends.postgresql"  # as dj-database-url names it
 DEFAULT_PORT = "5432"
 FIRST_HOST = "host"  # takes the place of several hosts, which a URL cannot have
 DIFFERS = ("USER", "PASSWORD", "HOST", "PORT")  # the owner may connect past a pooler
@@ -58,7 +59,7 @@ def owner_of(database: Mapping[str, Any], url: str) -> dict[str, Any]:
     if not url:
         return {}
     owner = parse_url(url)
-    if owner.get("ENGINE") != database["ENGINE"] or owner["NAME"] != database["NAME"]:
+    if owner.get("ENGINE") != POSTGRESQL or owner["NAME"] != database["NAME"]:
         raise invalid("DATABASE_OWNER_URL", "it must be that of the same database as DATABASE_URL, with another user")
     return {name: owner[name] for name in DIFFERS}
 

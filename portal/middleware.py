@@ -19,6 +19,7 @@ from whitenoise.responders import StaticFile
 
 from portal import peers
 from portal.charsets import is_utf_8
+from portal.postgresql.base import release_session
 
 logger = logging.getLogger("portal.requests")
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -84,6 +85,16 @@ class RequestMiddleware(Middleware):
             (time.monotonic() - started) * 1000,
         )
         return response
+
+
+class ReleaseSessionMiddleware(Middleware):
+    """Let other requests use the session of PostgreSQL while the response is sent, which a slow client may delay."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return self.get_response(request)
+        finally:
+            release_session()
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # WhiteNoise is untyped

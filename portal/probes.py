@@ -14,6 +14,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
+from portal.postgresql.base import release_session
+
 MOST_SECONDS = 1.5
 READ_ONLY = "session is read-only"
 
@@ -56,8 +58,7 @@ def is_ready() -> bool:
     except Error:
         return False
     finally:
-        if not connection.in_atomic_block:
-            connection.close()
+        release_session()
 
 
 def is_writable() -> bool:

@@ -13,7 +13,7 @@ from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
 from portal import home
-from portal.database import owner_of, parse_url
+from portal.database import POSTGRESQL, owner_of, parse_url
 from portal.embedded import server
 from portal.environment import flag, host, invalid, is_loopback, items, number, read_env_file, text
 
@@ -30,6 +30,7 @@ PORTAL_HOME = (BASE_DIR / Path(text("PORTAL_HOME", _default_home)).expanduser())
 PORTAL_HOST = host("PORTAL_HOST", text("PORTAL_HOST", "127.0.0.1"))
 PORTAL_PORT = number("PORTAL_PORT", 3000, 1, 65535)
 PORTAL_WORKERS = number("PORTAL_WORKERS", 2, 1, 64)
+PORTAL_DATABASE_SESSIONS = number("PORTAL_DATABASE_SESSIONS", 40, 1, 10_000)  # of all workers
 PORTAL_ANONYMOUS_READ = flag("PORTAL_ANONYMOUS_READ")
 PORTAL_RATE_LIMIT = number("PORTAL_RATE_LIMIT", 600, 10, 1_000_000)
 PORTAL_ADMIN_PASSWORD = text("PORTAL_ADMIN_PASSWORD")
@@ -48,7 +49,6 @@ EMBEDDED_DATABASE = not text("DATABASE_URL")
 if EMBEDDED_DATABASE:
     _server = server.Server(PORTAL_HOME)
     _database: dict[str, Any] = {
-        "ENGINE": "portal.embedded",
         "NAME": server.DATABASE,
         "USER": server.APPLICATION,
         "HOST": str(_server.socket_dir),
@@ -56,7 +56,7 @@ if EMBEDDED_DATABASE:
     }
 else:
     _database = parse_url(text("DATABASE_URL"))
-    if _database.get("ENGINE") != "django.db.backends.postgresql" or not _database["NAME"]:
+    if _database.get("ENGINE") != POSTGRESQL or not _database["NAME"]:
         raise invalid(
             "DATABASE_URL", "it must be the URL of a PostgreSQL database, postgresql://user:password@host/name"
         )
@@ -73,9 +73,9 @@ _client_limits = {
     "application_name": "portal",
 }
 _url_options = _database.get("OPTIONS", {})  # those of DATABASE_URL take precedence
-# Use neither a pool nor persistent connections. Opening a connection takes 2 ms. A pool runs threads in every process,
-# reports a lost database only after 30 s, and hangs the whole site if a few threads keep their connections.
+# CONN_MAX_AGE has no effect under ASGI. The workers keep their sessions in a pool of Portal's own: portal.postgresql.
 _database |= {
+    "ENGINE": "portal.embedded" if EMBEDDED_DATABASE else "portal.postgresql",
     "OPTIONS": {**_client_limits, **_url_options},
     "CONN_MAX_AGE": 0,
     "TEST": {"NAME": f"test_{_database['NAME']}{text('PORTAL_TEST_DB_SUFFIX')}"},
@@ -177,6 +177,7 @@ INSTALLED_APPS = [
     "csp",
 ]
 MIDDLEWARE = [
+    "portal.middleware.ReleaseSessionMiddleware",
     "portal.middleware.RequestMiddleware",
     "allocations.api.problems.ProblemsMiddleware",
     "portal.middleware.ReadableRequestMiddleware",

@@ -15,7 +15,9 @@ from typing import Any
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from portal import settings
 from portal.middleware import is_trusted
+from portal.postgresql.pool import pool
 
 HEAD_SECONDS = 10  # for the head of the first request; later ones have gunicorn's keepalive
 BODY_SECONDS, BODY_BYTES = 10, 1024  # a body stalls if fewer bytes than this arrive in this time
@@ -45,6 +47,11 @@ def most_connections(descriptors: int) -> int:
     if descriptors == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return max(8, min(MOST_CONNECTIONS, (descriptors - 40) // 2))
+
+
+def sessions_of_worker(sessions: int, workers: int) -> int:
+    """Return how many sessions of PostgreSQL each of the workers may have. Each needs one."""
+    return max(1, sessions // workers)
 
 
 class RateLimitedLog:
@@ -241,6 +248,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn is untyped
         self.connections = Connections(most, most_per_address=max(4, most // 2))
         # gunicorn would close connections to which it has just promised to keep them.
         self.last_request, self.max_requests = self.max_requests, sys.maxsize
+        pool.open(sessions_of_worker(settings.PORTAL_DATABASE_SESSIONS, self.cfg.workers))
         super().init_process()
 
     @property
@@ -250,6 +258,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn is untyped
 
     def notify(self) -> None:
         super().notify()
+        pool.close_idle()
         if self.is_spent and self.drain is None:
             self.drain = self.loop.create_task(self._drain())
 

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connection
 from mcp.server import MCPServer
 from mcp.server.mcpserver.context import Context as CallContext
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
@@ -21,6 +20,7 @@ from allocations.ports.db_errors import translated
 from allocations.ports.rate_limits import count_request
 from allocations.schemas import Output
 from allocations.text import did_you_mean, quoted
+from portal.postgresql.base import release_session
 
 from .results import shorten
 from .tool_schemas import input_schema, output_schema
@@ -48,19 +48,14 @@ def in_database(function: Callable[..., T]) -> Callable[..., Any]:
     """
 
     def run(*args: Any, **kwargs: Any) -> T:
-        _close_old_connections()
+        release_session()
         try:
             with translated():
                 return function(*args, **kwargs)
         finally:
-            _close_old_connections()
+            release_session()
 
     return sync_to_async(run, thread_sensitive=True)
-
-
-def _close_old_connections() -> None:
-    if not connection.in_atomic_block:  # leave the transaction of a test alone
-        close_old_connections()
 
 
 async def run_in_context(function: Callable[[Context], T]) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from django.utils import timezone
 from allocations import listeners, sql, validators
 from allocations.audit import AuditReport, Finding, UnallocatedListener, compare, redact
 from allocations.auth.roles import Caller, Role
-from allocations.errors import InvalidValue, UnknownAllocation
+from allocations.errors import InvalidValue, Unavailable, UnknownAllocation
 from allocations.models import Audit, Listener, PortAllocation, PortHealthCheck, PortRange, Project
 from allocations.text import did_you_mean
+from portal.postgresql.base import release_session
 
 from . import hosts
 from .operations import Context, operation
@@ -26,6 +28,8 @@ from .queries import get_project, visible_project_names
 
 # How long callers share one audit: long enough for callers who ask at the same time, but not long enough to be stale.
 SHARED_FOR = timedelta(seconds=2)
+LONGEST_WAIT = 25  # seconds, longer than the probes of an audit can take
+_turn = threading.Lock()  # within this process; the database keeps the order among all
 # What no verdict depends on.
 UNUSED = ("allocated_at", "expires_at", "released_at", "span", "range_project_id", "range_is_shared", "token_id")
 MOST_SHARED = 2  # reports that each process keeps
@@ -151,7 +155,14 @@ def run_shared(context: Context, project: str | None = None) -> AuditReport:
     """
     context.caller.require(Role.VIEWER, "audit")
     project_row = get_project(context, project) if project else None
-    return _report_of(_Share(_make_or_share(context), context.caller.projects, project_row, context))
+    release_session()  # so that those who wait for an audit keep none
+    if not _turn.acquire(timeout=LONGEST_WAIT):
+        raise Unavailable("Another audit takes too long. Try again in a moment.", retry_after=2)
+    try:
+        audit = _make_or_share(context)
+    finally:
+        _turn.release()
+    return _report_of(_Share(audit, context.caller.projects, project_row, context))
 
 
 @operation(Role.VIEWER, "audit")

@@ -197,7 +197,7 @@ UNAVAILABLE = {
 # How PostgreSQL and PgBouncer refuse a connection for want of another.
 EXHAUSTED = (
     *("too many clients", "remaining connection slots", "too many connections for"),
-    *("no more connections allowed", "max_client_conn"),
+    *("no more connections allowed", "max_client_conn", "sessions of this process are in use"),
 )
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import psycopg
 from django.conf import settings
-from django.db.backends.postgresql import base, client
+from django.db.backends.postgresql import client
 
 from portal.database import as_owner
+from portal.postgresql import base
 
 from .server import Server, bin_dir
 
@@ -28,11 +29,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     client_class = DatabaseClient
 
-    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+    def open_session(self, conn_params: dict[str, Any]) -> Any:
         try:
-            return super().get_new_connection(conn_params)
+            return super().open_session(conn_params)
         except psycopg.errors.ConnectionTimeout:  # it is running, but hangs, so waiting for its start would not help
             raise
         except psycopg.OperationalError:  # start it only now, so that nothing is slower while it is running
             Server(settings.PORTAL_HOME).start()
-            return super().get_new_connection(conn_params)
+            return super().open_session(conn_params)

@@ -132,7 +132,7 @@ def test_many_calls_leave_no_connection_behind(ports: PortManager, pool: int, cl
         page = web.getresponse()
         assert (page.status, b"Portal" in page.read()) == (200, True), "the site no longer answers"
         web.close()
-        # PostgreSQL takes a moment to end the session of the last request.
+        # Sessions that nobody uses are closed after a moment.
         deadline = time.monotonic() + 10
         while len(remaining := sessions(excluding=earlier_sessions)) > 2 * pool and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ class Pair:
     def switch_over(self) -> None:
         self.run("pg_ctl", "stop", "-w", "-m", "fast", "-D", "data0")
         self.run("pg_ctl", "promote", "-w", "-D", "data1")
+
+    def restart(self) -> None:
+        self.run("pg_ctl", "restart", "-w", "-m", "fast", "-D", "data0", "-l", "log0")
 
     def tear_down(self) -> None:
         for number in (0, 1):
@@ -196,6 +200,25 @@ def test_a_switchover_loses_nothing_and_needs_no_restart(pair: Pair, tmp_path: P
     assert "Service Unavailable" not in log
     if refusals:
         assert 1 <= log.count("The database cannot be reached: ") <= 4, "once per worker and outage"
+
+
+def test_no_request_fails_after_a_restart(pair: Pair, tmp_path: Path) -> None:
+    given = environment(tmp_path / "home", PORTS[0])
+    manage(given, "migrate", "-v", "0")
+    manage(given, "add_project", "shop", "--start", str(FIRST), "--size", "200")
+    token = manage(given, "create_token", "agent", "--role", "operator", "--expires", "1h").strip()
+
+    def use(number: int) -> int:
+        if number % 2:
+            return ask("POST", "/api/ports", token, {"project": "shop", "service": f"s{number}"})[0] - 1
+        return ask("GET", "/api/ports", token)[0]
+
+    with served(given, tmp_path / "log"), ThreadPoolExecutor(8) as threads:
+        wait_until_ready()
+        assert {*threads.map(use, range(24))} == {200}
+        for first in (24, 48):
+            pair.restart()
+            assert {*threads.map(use, range(first, first + 24))} == {200}
 
 
 def test_commands_pass_the_options_on(pair: Pair, tmp_path: Path) -> None:

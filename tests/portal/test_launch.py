@@ -107,7 +107,7 @@ def test_server_cannot_change_what_root_has_made(served: Served) -> None:
 
 
 def test_database_that_hangs_is_reported_and_nothing_else_hangs(served: Served) -> None:
-    """A stopped postmaster takes connections, and never answers."""
+    """A stopped server takes connections, and answers neither in them nor in those that it has."""
     assert served.status("/readyz") == (200, None)
     slowest = 0.0
     answers: list[tuple[int, str | None]] = []
@@ -118,7 +118,9 @@ def test_database_that_hangs_is_reported_and_nothing_else_hangs(served: Served) 
         if answers[-1][0] == 503:
             order.append(path)
 
-    served.postmaster.send_signal(signal.SIGSTOP)
+    stopped = [served.postmaster, *served.postmaster.children()]
+    for process in stopped:
+        process.send_signal(signal.SIGSTOP)
     try:
         asking = [
             threading.Thread(target=ask, args=[path])
@@ -134,7 +136,8 @@ def test_database_that_hangs_is_reported_and_nothing_else_hangs(served: Served) 
             time.sleep(0.1)
         took = time.monotonic() - started_at
     finally:
-        served.postmaster.send_signal(signal.SIGCONT)
+        for process in stopped:
+            process.send_signal(signal.SIGCONT)
     assert {status for status, _ in answers} <= {200, 302, 503}, answers
     assert answers.count((503, "5")) + answers.count((503, "2")) >= 4, answers
     assert order[:4] == ["/readyz"] * 4, "it waits for less time than a connection does"
