@@ -47,8 +47,8 @@ lint: .venv/.ready-dev ## check code style, types, templates and migrations
 bench-fill: .venv/.ready-dev ## fill a new Portal in DIRECTORY with 1,000,000 held ports, to measure and to look at
 	@exec $(PY) -m tests.benchmarks.fill $(or $(DIRECTORY),$(error Name a new directory: make bench-fill DIRECTORY=/var/tmp/fleet))
 
-bench: .venv/.ready-dev ## run the benchmarks and print the ratios
-	@exec $(PY) -m tests.benchmarks
+bench: .venv/.ready-dev ## run the benchmarks, and compare with the commit BASE, by default the one before
+	@BENCH_BASE=$(BASE) exec $(PY) -m tests.benchmarks
 
 schema: .venv/.ready ## update allocations/sql/schema.sql from the migrations
 	@$(PY) scripts/schema.py

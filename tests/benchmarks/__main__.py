@@ -1,9 +1,9 @@
-"""Run benchmarks: `python -m tests.benchmarks [allocator manager audit home api]`."""
+"""Run benchmarks: `python -m tests.benchmarks [allocator manager audit home api compare]`."""
 
 import sys
 from collections.abc import Callable
 
-from . import allocator, api, audit, home, manager
+from . import allocator, api, audit, compare, home, manager
 from .harness import ROUNDS, scratch_portal
 
 BENCHMARKS: dict[str, Callable[[], None]] = {
@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "audit": audit.run,
     "home": home.run,
     "api": api.run,
+    "compare": compare.run,
 }
 
 

@@ -63,7 +63,7 @@ def run() -> None:
         line(f"POST /api/ports, {name}, against one query by key", rates[name] / rates["yardstick"], goal, detail)
 
 
-def wrk(name: str, address: str, script: str) -> float:
+def wrk(name: str, address: str, script: str, port: int = PORT) -> float:
     """Return the number of requests per second to an address. A refusal ends the benchmark."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
@@ -72,7 +72,7 @@ def wrk(name: str, address: str, script: str) -> float:
             [
                 *("wrk", "--latency", "-t", "2", "-c", str(CONNECTIONS), "-d", f"{SECONDS}s"),
                 *(("-s", file.name) if script else ()),
-                f"http://127.0.0.1:{PORT}{address}",
+                f"http://127.0.0.1:{port}{address}",
             ],
             capture_output=True,
             text=True,
