@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
@@ -58,14 +58,24 @@ def gunicorn(
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=settings.BASE_DIR, env=environment, stdout=output, stderr=output)
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/healthz", process, log)
+        wait_until_ready(f"http://127.0.0.1:{port}/healthz", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(end)
         process.wait(30)
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: os.PathLike[str]) -> None:
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Return whether the condition holds within 5 s."""
+    for _ in range(50):
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: os.PathLike[str]) -> None:
+    """Wait until a server answers, and fail if it ends before."""
     for _ in range(300):
         try:
             urllib.request.urlopen(url, timeout=5)  # noqa: S310 always http to this machine

@@ -28,8 +28,9 @@ from .queries import get_project, visible_project_names
 
 # How long callers share one audit: long enough for callers who ask at the same time, but not long enough to be stale.
 SHARED_FOR = timedelta(seconds=2)
-LONGEST_WAIT = 25  # seconds, longer than the probes of an audit can take
-_turn = threading.Lock()  # within this process; the database keeps the order among all
+LONGEST_WAIT = 25  # seconds for one's turn, longer than the probes of an audit can take
+# Callers of this process wait here, without a session of PostgreSQL. Processes wait for one another in the database.
+_turn = threading.Lock()
 # What no verdict depends on.
 UNUSED = ("allocated_at", "expires_at", "released_at", "span", "range_project_id", "range_is_shared", "token_id")
 MOST_SHARED = 2  # reports that each process keeps
@@ -155,7 +156,7 @@ def run_shared(context: Context, project: str | None = None) -> AuditReport:
     """
     context.caller.require(Role.VIEWER, "audit")
     project_row = get_project(context, project) if project else None
-    release_session()  # so that those who wait for an audit keep none
+    release_session()
     if not _turn.acquire(timeout=LONGEST_WAIT):
         raise Unavailable("Another audit takes too long. Try again in a moment.", retry_after=2)
     try:
@@ -167,7 +168,7 @@ def run_shared(context: Context, project: str | None = None) -> AuditReport:
 
 @operation(Role.VIEWER, "audit")
 def _make_or_share(context: Context) -> Audit:
-    sql.wait_for_turn("audit")  # callers who arrive meanwhile wait here, and share the audit
+    sql.wait_for_turn("audit", LONGEST_WAIT)  # callers who arrive meanwhile wait here, and share the audit
     recent = Audit.objects.of_everything().filter(finished_at__gt=Now() - SHARED_FOR).first()
     if recent is not None:
         return recent

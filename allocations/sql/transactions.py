@@ -53,11 +53,13 @@ def exclusive(task: str) -> Iterator[None]:
         other.close()
 
 
-def wait_for_turn(task: str) -> None:
+def wait_for_turn(task: str, seconds: int) -> None:
     """Wait until nobody else runs the same task, and keep others waiting until the transaction ends.
 
-    It waits longer than the probes of an audit can take.
+    Args:
+        task: what is run.
+        seconds: how long to wait.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout = '25s'")
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{seconds}s",))
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"portal {task}",))

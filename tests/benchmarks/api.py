@@ -97,10 +97,11 @@ def latencies(report: str) -> list[str]:
 
 
 @contextmanager
-def served() -> Iterator[None]:
+def served(port: int = PORT) -> Iterator[None]:
+    """Serve the Portal that this process has set up."""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "tests.benchmarks.served",
-        "PORTAL_PORT": str(PORT),
+        "PORTAL_PORT": str(port),
         "PORTAL_RATE_LIMIT": "1000000",
     }
     command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "tests" / "gunicorn.conf.py"), "--max-requests", "0"]
@@ -108,7 +109,7 @@ def served() -> Iterator[None]:
     try:
         for _ in range(200):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/healthz")
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz")
                 break
             except urllib.error.URLError:
                 time.sleep(0.1)

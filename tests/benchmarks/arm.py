@@ -6,13 +6,12 @@ It prints one line of JSON, which says where Portal is and how to log in. compar
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from django.core.management import call_command
 
+from .api import served
 from .fill import fill
 from .harness import portal_in, sql
 
@@ -32,20 +31,9 @@ def main(home: Path, port: int, projects: int, held: int) -> None:
         call_command("collectstatic", interactive=False, verbosity=0)
         fill(projects, held, 0)
         secret, cookie = set_up()
-        environment = os.environ | {
-            "PORTAL_HOME": str(home),
-            "PORTAL_PORT": str(port),
-            "PORTAL_RATE_LIMIT": "1000000",
-            "DJANGO_SETTINGS_MODULE": "tests.benchmarks.served",
-        }
-        command = [sys.executable, "-m", "gunicorn", "-c", "tests/gunicorn.conf.py", "--max-requests", "0"]
-        server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
+        with served(port):
             print(json.dumps({"port": port, "home": str(home), "secret": secret, "cookie": cookie}), flush=True)
             sys.stdin.read()
-        finally:
-            server.terminate()
-            server.wait(30)
 
 
 def set_up() -> tuple[str, str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,9 +23,11 @@ from django.conf import settings
 
 from allocations.sql.grants import GRANTS
 from tests.make import FIRST
+from tests.serving import wait_until_ready
 from tests.system_postgres import programs, system_postgres
 from tests.tools import skip_or_fail
 
+WEB = FIRST + 948
 # As in docs/operations.md.
 ROLES = """
 CREATE ROLE portal_owner LOGIN PASSWORD 'one';
@@ -71,6 +74,19 @@ class Portal:
 
     def manage(self, *words: str, status: int = 0) -> str:
         return self.run("manage.py", *words, status=status)
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        command = [sys.executable, "-m", "gunicorn", "-c", "tests/gunicorn.conf.py"]
+        log = Path(self.environment["PORTAL_HOME"]).parent / "log"
+        with log.open("w") as output:
+            web = subprocess.Popen(command, cwd=settings.BASE_DIR, env=self.environment, stdout=output, stderr=output)
+        try:
+            wait_until_ready(f"http://127.0.0.1:{WEB}/readyz", web, log)
+            yield
+        finally:
+            web.terminate()
+            web.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +185,30 @@ def pgbouncer(server: str) -> Iterator[str]:
                 process.terminate()
     finally:
         shutil.rmtree(folder)
+
+
+def test_web_server_keeps_its_sessions_through_pgbouncer(migrated: Portal, server: str, tmp_path: Path) -> None:
+    """In transaction mode, in which what a session resets may be that of another transaction."""
+    with pgbouncer(server) as folder:
+        portal = Portal(tmp_path / "home", folder, 6432, owner_host=server)
+        token = portal.manage("create_token", "pgbouncer", "--role", "operator", "--expires", "1h").strip()
+        portal.environment |= {"PORTAL_PORT": str(WEB), "PORTAL_WORKERS": "2"}
+
+        def allocate(number: int) -> tuple[int, int]:
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{WEB}/api/ports",
+                json.dumps({"project": "shop", "service": f"web-{number % 12}"}).encode(),
+                {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310 always http to this machine
+                return number % 12, json.load(response)["port"]
+
+        with portal.served(), ThreadPoolExecutor(8) as threads:
+            answers = {*threads.map(allocate, range(60))}
+            with psycopg.connect(host=folder, port=6432, user="portal_app", dbname="registry") as session:
+                assert session.execute("SHOW statement_timeout").fetchone() == ("30s",)
+    assert len(answers) == 12
+    assert len({port for _, port in answers}) == 12
 
 
 def test_main_operations_work_through_pgbouncer(migrated: Portal, server: str, tmp_path: Path) -> None:

@@ -9,27 +9,30 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 
 import pytest
 from django.db import DataError, OperationalError, close_old_connections, connection, connections, transaction
 
-from allocations.ports import PortManager, tokens
+from allocations.errors import Unavailable
+from allocations.models import Project
+from allocations.ports import PortManager, audits, tokens
 from portal.postgresql import pool as pools
 from portal.postgresql.base import DatabaseWrapper, release_session
 from portal.worker import sessions_of_worker
 from tests.make import FIRST
-from tests.serving import gunicorn
+from tests.serving import gunicorn, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PORT = FIRST + 945
 MOST = 3
-SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-END_ALL = (
-    "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
+OTHERS = (
+    "FROM pg_stat_activity "
     "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 )
+SESSIONS = f"SELECT count(*) {OTHERS}"
+END_ALL = f"SELECT count(pg_terminate_backend(pid, 5000)) {OTHERS}"
 
 
 def value(of: DatabaseWrapper, statement: str) -> object:
@@ -192,7 +195,7 @@ def test_idle_sessions_are_closed(pool: pools.Pool) -> None:
     pool.close_idle()
     assert value(connection, SESSIONS) == MOST  # type: ignore[arg-type]
     pool.close_idle(0)
-    wait_until(lambda: value(connection, SESSIONS) == 0)  # type: ignore[arg-type]
+    assert wait_until(lambda: value(connection, SESSIONS) == 0)  # type: ignore[arg-type]
     assert pool._count == 0
 
 
@@ -257,6 +260,31 @@ def test_workers_share_the_sessions(sessions: int, workers: int, each: int) -> N
     assert sessions_of_worker(sessions, workers) == each
 
 
+def test_callers_who_wait_for_an_audit_keep_no_session(ports: PortManager, pool: pools.Pool) -> None:
+    """As many as the process may have sessions would block everybody else until the audit ends."""
+
+    def ask() -> object:
+        try:
+            Project.objects.exists()  # as looking up who asks does
+            return audits.run_shared(ports.context).id
+        finally:
+            close_old_connections()
+
+    with ThreadPoolExecutor(2 * MOST) as threads, ExitStack() as stack:
+        stack.enter_context(audits._turn)
+        waiting = [threads.submit(ask) for _ in range(2 * MOST)]
+        assert not wait(waiting, 0.5, FIRST_COMPLETED).done
+        assert pool._count == len(pool._idle)
+        stack.close()
+        assert len({each.result(30) for each in waiting}) == 1
+
+
+def test_an_audit_that_takes_too_long_is_told(ports: PortManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audits, "LONGEST_WAIT", 0.1)
+    with audits._turn, pytest.raises(Unavailable, match="Another audit takes too long"):
+        audits.run_shared(ports.context)
+
+
 @pytest.fixture
 def served() -> Iterator[Callable[[], int]]:
     """What asks a real gunicorn for the first page of ports, and returns the status."""
@@ -287,7 +315,7 @@ def test_no_request_fails_after_all_sessions_were_ended(served: Callable[[], int
 
 @pytest.mark.slow
 def test_many_parallel_requests_do_not_exhaust_the_server(served: Callable[[], int]) -> None:
-    most, done = 0, threading.Event()
+    done = threading.Event()
 
     def watch() -> int:
         most = 0
@@ -304,11 +332,3 @@ def test_many_parallel_requests_do_not_exhaust_the_server(served: Callable[[], i
         most = watching.result()
     assert {*statuses} == {200}
     assert 2 <= most <= 40
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(100):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 5 s")

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
@@ -17,7 +17,7 @@ from django.conf import settings
 
 from portal.worker import most_connections
 from tests import make
-from tests.serving import gunicorn
+from tests.serving import gunicorn, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 SERVED = make.FIRST + 920
@@ -52,15 +52,6 @@ def is_closed(client: socket.socket) -> bool:
     except OSError:
         pass
     return True
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    """Return whether the condition holds within 5 s."""
-    for _ in range(50):
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def log_size() -> int:
