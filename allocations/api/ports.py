@@ -1,6 +1,8 @@
 """Endpoints for allocations, reservations, audits and explanations."""
 # No deferred annotations: django-ninja would look up those of a decorated view in the wrong module.
 
+import functools
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
@@ -9,6 +11,7 @@ from ninja import Query, Router
 
 from allocations import schemas
 from allocations.allocation_spec import AllocationSpec, allocation_spec
+from allocations.audit import AuditReport
 from allocations.errors import InvalidValue, PortError
 from allocations.models import PortAllocation, Status
 from allocations.ports import allocations, audits, explain, queries, reservations
@@ -52,8 +55,13 @@ PORT_ORDER = ("port_number", "hostname", "protocol", "pk")
 def audit(request: HttpRequest, query: Query[AuditQuery]) -> HttpResponse:
     """Compare the registry with what is listening now. Callers within two seconds share one audit."""
     report = audits.run_shared(context_of(request), query.project)
-    value = schemas.Audit.of(report).dump()
+    value = _audit_of(report)
     return respond(value, 503, Retry_After="60") if query.strict == "1" and not report.is_healthy else respond(value)
+
+
+@functools.lru_cache(maxsize=audits.MOST_SHARED)
+def _audit_of(report: AuditReport) -> dict[str, Any]:
+    return schemas.Audit.of(report).dump()
 
 
 @router.get("/ports/explain", response=responses({200: schemas.Explanation}, 404))

@@ -113,7 +113,7 @@ def health_percentage(up: int, not_running: int, *, is_empty: bool) -> int | Non
     return max(min(rounded, 99 if not_running else 100), 1 if up else 0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # so that what is made of a report can be kept
 class AuditReport:
     """The result of one audit."""
 

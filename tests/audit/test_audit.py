@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -334,6 +336,28 @@ def test_environment_of_a_process_that_has_ended_is_empty() -> None:
         pass
     time.sleep(0.05)
     assert listeners.environment(listeners.Socket("tcp", "::", FIRST, pid=pid)) == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_waits_for_an_audit_shares_it_though_recording_took_long(
+    ports: PortManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audits, "SHARED_FOR", timedelta(0))
+    ports.allocate("shop", "web")
+
+    def ask() -> object:
+        try:
+            return audits.run_shared(ports.context).id
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        with audits._turn:
+            waiting = [threads.submit(ask) for _ in range(2)]
+            assert not wait(waiting, 0.3, FIRST_COMPLETED).done
+            recorded = ports.audit().id
+        assert {each.result(30) for each in waiting} == {recorded}
+    assert audits.run_shared(ports.context).id != recorded
 
 
 def test_a_shared_audit_is_read_once(ports: PortManager) -> None:
